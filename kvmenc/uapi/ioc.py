@@ -7,7 +7,7 @@ others that use this generic layout: arm64, riscv, s390); powerpc, mips and spar
 from __future__ import annotations
 
 import ctypes
-from typing import Any, Self
+from typing import Self
 
 _IOC_NRBITS, _IOC_TYPEBITS, _IOC_SIZEBITS = 8, 8, 14
 _IOC_TYPESHIFT = _IOC_NRBITS
@@ -16,7 +16,8 @@ _IOC_DIRSHIFT = _IOC_SIZESHIFT + _IOC_SIZEBITS
 
 _IOC_NONE, _IOC_WRITE, _IOC_READ = 0, 1, 2
 
-ArgType = type[ctypes.Structure] | type[ctypes._SimpleCData[Any]]  # noqa: SLF001 - no public name
+# Structures, and plain C types such as c_ulong.
+ArgType = type[ctypes.Structure] | type[ctypes.c_ulong] | type[ctypes.c_uint] | type[ctypes.c_int]
 
 
 class Ioctl(int):
