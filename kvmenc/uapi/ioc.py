@@ -16,8 +16,8 @@ _IOC_DIRSHIFT = _IOC_SIZESHIFT + _IOC_SIZEBITS
 
 _IOC_NONE, _IOC_WRITE, _IOC_READ = 0, 1, 2
 
-# Structures, and plain C types such as c_ulong.
-ArgType = type[ctypes.Structure] | type[ctypes.c_ulong] | type[ctypes.c_uint] | type[ctypes.c_int]
+# Structures, and the plain C types that KVM's ioctls point to.
+ArgType = type[ctypes.Structure] | type[ctypes.c_ulong] | type[ctypes.c_uint64]
 
 
 class Ioctl(int):
