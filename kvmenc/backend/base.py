@@ -7,6 +7,7 @@ descriptors, request numbers and addresses. So a struct laid out wrongly fails b
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -35,3 +36,9 @@ class Backend(Protocol):
 
     def close(self, fd: int) -> None:
         """Close a file descriptor that this backend returned."""
+
+
+def unmap(area: mmap.mmap) -> None:
+    """Unmap ``area``; where a view of it is still held, it goes with the last view instead."""
+    with suppress(BufferError):
+        area.close()
