@@ -64,15 +64,17 @@ class GuestThread:
             raise error
 
     def wait(self, ticks: int, timeout_s: float = 60.0) -> None:
-        """Wait until the guest has made so many ticks.
+        """Wait until the guest has made so many ticks, while it is alive.
 
         Raises:
             HostError: it has not within ``timeout_s``; or whatever went wrong in the guest.
         """
         deadline = time.monotonic() + timeout_s
-        while self.ticks < ticks:
+        while True:
             if not self._thread.is_alive():
                 self.stop()
+            if self.ticks >= ticks:
+                return
             if time.monotonic() > deadline:
                 msg = f"the scratch guest made {self.ticks} ticks in {timeout_s:g} s, not {ticks}"
                 raise HostError(msg)

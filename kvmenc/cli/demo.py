@@ -1,0 +1,56 @@
+"""``kvmenc demo``: the main job, start to end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kvmenc.cli.backend import backend_option
+from kvmenc.cli.common import console, emit_json, json_option, progress
+
+if TYPE_CHECKING:
+    from kvmenc.scratchrun import BackendName
+
+__all__ = ["command"]
+
+_EXAMPLES = """\b
+Examples:
+  kvmenc demo
+  kvmenc demo --backend fake
+  kvmenc demo -o demo.capture && kvmenc plan demo.capture --private-rate 5000pps
+  kvmenc demo --json | jq .plan.verdict
+"""
+
+
+@click.command(epilog=_EXAMPLES)
+@backend_option
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Keep the capture in this file.",
+)
+@json_option
+def command(*, backend: BackendName | None, output: Path | None, as_json: bool) -> None:
+    """Watch a guest that writes and flips pages, and say what migrating it would do.
+
+    On a machine whose /dev/kvm opens the guest is real code on a real vCPU; elsewhere it is fake.
+    The output says which parts were real.
+    """
+    from kvmenc.capture import save_capture  # noqa: PLC0415 - slow to import
+    from kvmenc.report.demo import Demo, print_demo  # noqa: PLC0415
+    from kvmenc.scratchrun import SYNC_AT_MS, ScratchRun, best_backend  # noqa: PLC0415
+
+    with ScratchRun(backend or best_backend()) as run:
+        with progress("watching the guest", SYNC_AT_MS[-1]) as update:
+            for sample in run.syncs():
+                update(sample.t_ms)
+        demo = Demo.of(run.parts, run.machine.layout, run.capture())
+    if output:
+        save_capture(demo.capture, output)
+    if as_json:
+        emit_json(demo)
+    else:
+        print_demo(demo, console())

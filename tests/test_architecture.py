@@ -1,0 +1,71 @@
+"""The data flows one way, and so do imports; the fake shares no code with what it tests."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# From the top to the bottom: a part imports only parts above it.
+ORDER = (
+    "errors",
+    "units",
+    "uapi",
+    "backend",
+    "memory",
+    "call",
+    "ring",
+    "kvm",
+    "dirtysource",
+    "encstate",
+    "guest",
+    "capture",
+    "measure",
+    "scratchrun",
+    "plan",
+    "probe",
+    "report",
+    "cli",
+)
+
+
+def imported_modules(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def part_of(module: str) -> str | None:
+    names = module.split(".")
+    return names[1] if names[0] == "kvmenc" and len(names) > 1 and names[1] in ORDER else None
+
+
+MODULES = sorted((ROOT / "kvmenc").rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_module_imports_only_what_stands_above_it(path: Path) -> None:
+    own = part_of(name_of(path))
+    if own is None:
+        assert path == ROOT / "kvmenc" / "__init__.py", "every part has its place in ORDER"
+        return
+    parts = {part for part in map(part_of, imported_modules(path)) if part}
+    below = {part for part in parts if ORDER.index(part) > ORDER.index(own)}
+    assert not below
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "fakekvm").rglob("*.py")), ids=name_of)
+def test_the_fake_decodes_by_itself(path: Path) -> None:
+    assert not [name for name in imported_modules(path) if name.split(".")[0] == "kvmenc"]
