@@ -1,7 +1,7 @@
 """One ioctl, checked: the argument fits the number, EINTR is retried, a failure says what to do.
 
 The table of hints is keyed by the request's kernel name and the errno. Source of each row: Linux
-v6.12, virt/kvm/kvm_main.c (and Documentation/virt/kvm/api.rst), unless it says otherwise.
+v6.12, virt/kvm/kvm_main.c and Documentation/virt/kvm/api.rst, unless it says otherwise.
 """
 
 from __future__ import annotations
@@ -58,6 +58,11 @@ HINTS: Mapping[tuple[str, int], str] = MappingProxyType(
             "KVM_ENABLE_CAP",
             errno.E2BIG,
         ): "the dirty ring is larger than KVM_CAP_DIRTY_LOG_RING says",
+        # Not mainline: see uapi.REVISIONS for each posting.
+        ("KVM_GET_PAGE_ENC_BITMAP", errno.ENOMEM): "the range is too large for one kernel allocation",
+        ("KVM_GET_PAGE_ENC_BITMAP", errno.EINVAL): (
+            "from v7 on: the guest has not said yet that it is ready to be migrated"
+        ),
         ("KVM_RESET_DIRTY_RINGS", errno.EINVAL): "the VM has no dirty ring",
     }
 )

@@ -132,9 +132,12 @@ class ScratchRun:
             on_error.pop_all()
 
     def __enter__(self) -> Self:
-        self._cleanup.enter_context(self._guest)
-        self._guest.wait(3)  # past the announcements that a guest makes at its start
-        self.recording.start()
+        with ExitStack() as on_error:
+            on_error.callback(self._cleanup.close)
+            self._cleanup.enter_context(self._guest)
+            self._guest.wait(3)  # past the announcements that a guest makes at its start
+            self.recording.start()
+            on_error.pop_all()
         return self
 
     def __exit__(self, *_exc: object) -> None:

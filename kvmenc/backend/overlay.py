@@ -10,6 +10,7 @@ instruction, and without an exit that the caller sees.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["OverlayBackend"]
 
 _PAGE_SHIFT = 12
-_GUEST_EINVAL = -22  # KVM_EINVAL, include/uapi/linux/kvm_para.h
+_GUEST_EINVAL = -errno.EINVAL  # KVM_EINVAL: include/uapi/linux/kvm_para.h
+_U64 = (1 << 64) - 1
 
 
 @dataclass(slots=True)
@@ -79,6 +81,8 @@ class OverlayBackend:
         """The encryption bitmap's ioctls are answered here, the others below."""
         bitmap = self._bitmaps.get(fd)
         if bitmap is not None and bitmap.answers(request):
+            if os.getpid() != self._memory.pid:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))  # as KVM for a VM's own ioctls
             return bitmap.ioctl(request, arg, self._memory)
         result = self._lower.ioctl(fd, request, arg)
         if request == uapi.KVM_CREATE_VM:
@@ -109,9 +113,9 @@ class OverlayBackend:
         return False
 
     def _flip(self, bitmap: EncBitmap, gpa: int, npages: int, attributes: int) -> int:
-        if gpa % (1 << _PAGE_SHIFT) or npages == 0:
-            return _GUEST_EINVAL & (1 << 64) - 1
-        private = bool(attributes & uapi.KVM_MAP_GPA_RANGE_ENCRYPTED)
-        bitmap.set_range(gpa >> _PAGE_SHIFT, npages, private)
+        """What the guest gets back, as the kernel's unsigned register."""
         self.flips_seen += 1
-        return 0
+        if gpa % (1 << _PAGE_SHIFT) or npages == 0:
+            return _GUEST_EINVAL & _U64
+        private = bool(attributes & uapi.KVM_MAP_GPA_RANGE_ENCRYPTED)
+        return bitmap.set_range(gpa >> _PAGE_SHIFT, npages, private) & _U64
