@@ -1,0 +1,107 @@
+"""What a fake VM costs. The limits are lax: they catch a loop over pages, not a slow machine."""
+
+from __future__ import annotations
+
+import resource
+import time
+import tracemalloc
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fakekvm import Host, guests
+from fakekvm.processmemory import ProcessMemory
+from tests.fakekvm import raw
+from tests.fakekvm.raw import LOG, PAGE, FakeMachine, Guest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+GIB_PAGES = 1 << 18
+
+
+def best_time(call: Callable[[], object], repeat: int = 15, number: int = 100) -> float:
+    """Seconds for one call, undisturbed."""
+    times = []
+    for _ in range(repeat):
+        start = time.perf_counter()
+        for _ in range(number):
+            call()
+        times.append((time.perf_counter() - start) / number)
+    return min(times)
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def test_reading_the_log_of_a_gibibyte_costs_little_more_than_the_copy(fake: FakeMachine) -> None:
+    guest = Guest(fake, npages=GIB_PAGES)
+    out = np.zeros(GIB_PAGES // 64, "<u8")
+    argument = raw.dirty_log(0, out.ctypes.data)
+    memory = ProcessMemory(fake.kernel._memory.pid)
+    source = np.ones_like(out)
+
+    def bare() -> None:
+        memory.read(argument.address, 16)
+        memory.write_array(out.ctypes.data, source)
+        source.fill(1)
+
+    kernel, vm, address = fake.kernel, guest.vm, argument.address
+    seconds = best_time(lambda: kernel.ioctl(vm, raw.GET_DIRTY_LOG, address))
+    assert seconds < 2.5 * best_time(bare)
+    assert seconds < 200e-6
+
+
+def test_a_tebibyte_takes_no_more_than_its_bitmaps_and_the_pages_touched() -> None:
+    npages = 1 << 28
+    bitmap_bytes = npages // 8
+    with FakeMachine(Host(enc_revision="v2-2019", sev=True)) as fake:
+        before = resident_bytes()
+        vm = raw.new_vm(fake)
+        area = raw.Area(npages)
+        form = raw.region(0, LOG, 0, npages * PAGE, area.address)
+        assert fake.ioctl(vm, raw.SET_REGION, form) == 0
+        vcpu = raw.number(fake.ioctl(vm, raw.CREATE_VCPU, 0))
+        writes, flip = guests.WritePages(range(64), 1), guests.Flip(0, npages, private=False)
+        fake.kernel.load_guest(vm, 0, [writes, flip])
+        assert fake.ioctl(vcpu, raw.RUN) == 0
+        out = np.empty(npages // 64, "<u8")
+        log = raw.dirty_log(0, out.ctypes.data)
+        assert fake.ioctl(vm, raw.GET_DIRTY_LOG, log) == 0
+        assert int(out[0]) == (1 << 64) - 1
+        assert not out[1:].any()
+        # Dirty bitmap, encryption bitmap, and the caller's own.
+        assert resident_bytes() - before < 3 * bitmap_bytes + (8 << 20)
+
+
+def test_a_large_guest_that_does_nothing_takes_nothing(fake: FakeMachine) -> None:
+    vm = raw.new_vm(fake)
+    tracemalloc.start()
+    before = resident_bytes()
+    form = raw.region(0, LOG, 0, 1 << 40, PAGE)
+    assert fake.ioctl(vm, raw.SET_REGION, form) == 0
+    assert tracemalloc.get_traced_memory()[0] < (1 << 28) // 8 + (1 << 20)
+    tracemalloc.stop()
+    assert resident_bytes() - before < 4 << 20
+
+
+def test_a_write_costs_no_more_in_a_large_slot() -> None:
+    def seconds(npages: int) -> float:
+        with FakeMachine() as fake:
+            vm = raw.new_vm(fake)
+            area = raw.Area(npages)
+            form = raw.region(0, LOG, 0, npages * PAGE, area.address)
+            assert fake.ioctl(vm, raw.SET_REGION, form) == 0
+            vcpu = raw.number(fake.ioctl(vm, raw.CREATE_VCPU, 0))
+            fake.kernel.load_guest(vm, 0, guests.sequential_writer(range(512)))
+            step = guests.WritePages(range(512), 1)
+
+            def run() -> None:
+                fake.kernel.load_guest(vm, 0, [step])
+                fake.kernel.ioctl(vcpu, raw.RUN, 0)
+
+            return best_time(run, repeat=9, number=3)
+
+    assert seconds(1 << 28) < 3 * seconds(512)
