@@ -11,7 +11,7 @@ from __future__ import annotations
 import mmap
 
 import fakekvm
-from fakekvm.guests import Flip, Halt, WritePages
+from fakekvm.guests import Flip, Halt, Script, WritePages
 from kvmenc.backend.fake import FakeBackend
 from kvmenc.dirtysource import DirtyLogSource
 from kvmenc.encstate.pageenc import PageEncSource, offered_revisions
@@ -39,7 +39,7 @@ def main() -> None:
         for slot in layout.slots:
             vm.set_slot(slot)
         vcpu = vm.create_vcpu()
-        guest = [
+        guest: Script = [
             WritePages(range(0x100, 0x180), 1),  # 128 pages, private as all are at first
             Halt(),
             Flip(0x140, 16, private=False),  # announced, and not written again

@@ -59,7 +59,7 @@ HINTS: Mapping[tuple[str, int], str] = MappingProxyType(
             errno.E2BIG,
         ): "the dirty ring is larger than KVM_CAP_DIRTY_LOG_RING says",
         # Not mainline: see uapi.REVISIONS for each posting.
-        ("KVM_GET_PAGE_ENC_BITMAP", errno.ENOMEM): "the range is too large for one kernel allocation",
+        ("KVM_GET_PAGE_ENC_BITMAP", errno.ENOMEM): "the range is too large for the kernel",
         ("KVM_GET_PAGE_ENC_BITMAP", errno.EINVAL): (
             "from v7 on: the guest has not said yet that it is ready to be migrated"
         ),
