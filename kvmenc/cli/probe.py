@@ -35,11 +35,11 @@ def command(
     Nothing on the host is changed: ioctls are tried on a scratch VM, with NULL arguments. Exit
     status 1 if a check of the self-test fails, 3 if there is no KVM.
     """
-    from kvmenc.probe.result import probe  # noqa: PLC0415 - slow to import
+    from kvmenc.probe.result import open_backend, probe  # noqa: PLC0415 - slow to import
     from kvmenc.report.probe import print_probe  # noqa: PLC0415
 
     with progress("probing", 1) as update:
-        result = probe(backend or "local", self_test=self_test, update=update)
+        result = probe(open_backend(backend or "local"), self_test=self_test, update=update)
     if as_json:
         emit_json(result)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from kvmenc.backend import Backend
 
-__all__ = ["Probe", "probe"]
+__all__ = ["Probe", "open_backend", "probe"]
 
 
 class Probe(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,27 +51,33 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
         return all(check.result == "passed" for check in self.self_test)
 
 
+def open_backend(name: Literal["local", "fake"]) -> Backend:
+    """This machine's KVM, or a fake without SEV."""
+    return LocalBackend() if name == "local" else FakeBackend(Host())
+
+
 def probe(
-    backend_name: Literal["local", "fake"],
+    backend: Backend,
     *,
+    root: Path = Path("/"),
     self_test: bool = False,
     update: Callable[[float], object] = bool,
 ) -> Probe:
-    """Look at a KVM.
+    """Look at a KVM, and at the machine that it is on.
 
     Args:
-        backend_name: the real one, or a fake without SEV.
+        backend: whose KVM.
+        root: where the machine's files are; not looked at for a fake KVM, which has no machine.
         self_test: also run scratch guests.
         update: told how far the self-test is, 0 to 1.
 
     Raises:
         NoKvm: there is none.
     """
-    backend = LocalBackend() if backend_name == "local" else FakeBackend(Host())
     with KvmSystem.open(backend) as system, system.create_vm() as scratch:
         encrypt_op = sev.encrypt_op(scratch)
         offer = offered_revisions(scratch)
-        evidence = [*capabilities(system), encrypt_op, *_host(backend_name, system), _bitmap(offer)]
+        evidence = [*capabilities(system), encrypt_op, *_machine(system, root), _bitmap(offer)]
         checks = _checks(backend, update) if self_test else []
         hypercalls = delivered_hypercall(backend) is not None if self_test else None
         verdicts = dirty_verdicts(system, checks) + private_verdicts(
@@ -82,12 +89,12 @@ def probe(
     return Probe(backend=backend.name, evidence=evidence, verdicts=verdicts, self_test=checks)
 
 
-def _host(backend_name: str, system: KvmSystem) -> list[Evidence]:
-    """What the machine's files and CPU say; a fake KVM has no machine of its own."""
-    if backend_name == "fake":
+def _machine(system: KvmSystem, root: Path) -> list[Evidence]:
+    """What the machine's files, its firmware and its CPU say."""
+    if isinstance(system.backend, FakeBackend):
         return []
     firmware = sev.platform_status(system.backend)
-    return [*sev.files(), firmware, sev.cpu_flags(), sev.sev_leaf(system)]
+    return [*sev.files(root), firmware, sev.cpu_flags(root), sev.sev_leaf(system)]
 
 
 def _bitmap(offer: Offer) -> Evidence:
