@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -74,3 +76,19 @@ def test_a_kept_capture_gives_the_same_plan_again(tmp_path: Path) -> None:
     plan = json.loads(kvmenc("plan", str(kept), "--json").stdout)
     assert plan["verdict"] == demo["plan"]["verdict"] == "does-not-converge"
     assert plan["rounds"] == demo["plan"]["rounds"]
+
+
+def test_ctrl_c_ends_it_at_once_with_130_and_nothing_on_stdout(backend: str) -> None:
+    command = [sys.executable, "-c", "from kvmenc.cli import main; main()"]
+    run = subprocess.Popen(
+        [*command, "demo", "--backend", backend], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        time.sleep(2)  # past its imports, in the midst of watching
+        run.send_signal(signal.SIGINT)
+        out, err = run.communicate(timeout=10)
+    finally:
+        run.kill()
+    assert run.returncode == 130
+    assert b"Traceback" not in err
+    assert out == b""
