@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -25,39 +25,52 @@ def kvmenc(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=BACKENDS, scope="module")
 def backend(request: pytest.FixtureRequest) -> str:
     if request.param == "local":
         need_kvm()
     return str(request.param)
 
 
-def test_json_holds_what_was_real_the_syncs_and_the_plan(backend: str, tmp_path: Path) -> None:
-    kept = tmp_path / "demo.capture"
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("demo") / "demo.capture"
+
+
+@pytest.fixture(scope="module")
+def demo(backend: str, kept: Path) -> Any:
     run = kvmenc("demo", "--backend", backend, "--json", "-o", str(kept))
     assert (run.returncode, run.stderr) == (0, "")
-    demo = json.loads(run.stdout)
+    return json.loads(run.stdout)
+
+
+def test_json_holds_what_was_real_the_syncs_and_the_plan(backend: str, demo: Any) -> None:
     assert demo["schema"] == "kvmenc.demo/1"
     real = {part["name"]: part["real"] for part in demo["parts"]}
     assert real["guest"] == real["dirty log"] == (backend == "local")
     assert real["private/shared"] is False
     assert len({slot["block"] for slot in demo["slots"]}) == 3
     assert any(slot["block_page"] % 64 for slot in demo["slots"])
-    assert load_capture(kept).blocks[0].name == "ram"
 
 
-def test_the_capture_is_what_the_scratch_program_does(backend: str) -> None:
+def test_the_capture_is_what_the_scratch_program_does(demo: Any) -> None:
     """Its hot set, cold sweep and conversions are known; so are the pages it shares."""
-    capture = json.loads(kvmenc("demo", "--backend", backend, "--json").stdout)["capture"]
-    ram, bios, dimm = capture["blocks"]
+    ram, bios, dimm = demo["capture"]["blocks"]
     assert (bios["private_pages"], bios["unlogged_pages"]) == (0, 32)
     assert dimm["private_pages"] == dimm["npages"] == 8165
     # 4800 bounce pages are shared, and up to 256 converted ones; of the bounce pages 100 are used.
     assert 4800 <= ram["npages"] - ram["private_pages"] <= 4800 + 256
     assert 4700 <= ram["zero_pages"] <= 4700 + 256
-    last = capture["curve"][-1]
+    last = demo["capture"]["curve"][-1]
     assert 2400 <= last["private_pages"] + last["shared_pages"] <= 2048 + 500 + 256
-    assert sum(sample["flipped_pages"] for sample in capture["samples"]) > 0
+    assert sum(sample["flipped_pages"] for sample in demo["capture"]["samples"]) > 0
+
+
+def test_a_kept_capture_gives_the_same_plan_again(demo: Any, kept: Path) -> None:
+    assert load_capture(kept).blocks[0].name == "ram"
+    plan = json.loads(kvmenc("plan", str(kept), "--json").stdout)
+    assert plan["verdict"] == demo["plan"]["verdict"] == "does-not-converge"
+    assert plan["rounds"] == demo["plan"]["rounds"]
 
 
 def test_the_text_says_which_parts_were_real_and_fits_80_columns(backend: str) -> None:
@@ -68,14 +81,6 @@ def test_the_text_says_which_parts_were_real_and_fits_80_columns(backend: str) -
     assert "private/shared  fake" in run.stdout
     assert max(map(len, run.stdout.splitlines())) <= 80
     assert "\x1b" not in run.stdout
-
-
-def test_a_kept_capture_gives_the_same_plan_again(tmp_path: Path) -> None:
-    kept = tmp_path / "demo.capture"
-    demo = json.loads(kvmenc("demo", "--backend", "fake", "--json", "-o", str(kept)).stdout)
-    plan = json.loads(kvmenc("plan", str(kept), "--json").stdout)
-    assert plan["verdict"] == demo["plan"]["verdict"] == "does-not-converge"
-    assert plan["rounds"] == demo["plan"]["rounds"]
 
 
 def test_ctrl_c_ends_it_at_once_with_130_and_nothing_on_stdout(backend: str) -> None:
