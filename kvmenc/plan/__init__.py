@@ -1,1 +1,13 @@
-"""TODO."""
+"""What a migration would do: rounds, bytes and time by road, verdict.
+
+:func:`make_plan` puts together what each module knows alone: the guest (:mod:`~kvmenc.plan.curve`),
+the price of a page (:mod:`~kvmenc.plan.roads`), QEMU's constants (:mod:`~kvmenc.plan.profile`), RAM
+under the sending cursor (:mod:`~kvmenc.plan.sweep`) and QEMU's decisions
+(:mod:`~kvmenc.plan.precopy`).
+"""
+
+from kvmenc.plan.build import make_plan
+from kvmenc.plan.profile import QEMU_10_0, Parameters, Profile
+from kvmenc.plan.result import Plan
+
+__all__ = ["QEMU_10_0", "Parameters", "Plan", "Profile", "make_plan"]

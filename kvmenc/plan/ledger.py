@@ -1,0 +1,101 @@
+"""What a simulated migration writes down: its rounds, and the counters that QEMU itself keeps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from kvmenc.plan.roads import ByRoad
+
+__all__ = ["Counters", "Ledger", "Round"]
+
+
+@dataclass(slots=True)
+class Round:
+    """From one sync to the next.
+
+    Attributes:
+        dirty_pages: pending at its start.
+        private_pages: of these private.
+        ms: its length.
+        sent: pages sent, by road.
+        stopped: whether the guest was stopped.
+    """
+
+    dirty_pages: float
+    private_pages: float
+    ms: float = 0.0
+    sent: ByRoad = field(default_factory=ByRoad)
+    stopped: bool = False
+
+
+class Ledger:
+    """The rounds so far; the last one is still going on.
+
+    Attributes:
+        rounds: oldest first.
+    """
+
+    def __init__(self, pending: ByRoad) -> None:
+        self.rounds = [Round(sum(pending), pending.encrypted)]
+        self._start_ms = 0.0
+
+    def enter(self, pages: ByRoad) -> None:
+        """Pages were sent."""
+        self.rounds[-1].sent = self.rounds[-1].sent.plus(pages)
+
+    def close_round(self, now_ms: float) -> None:
+        """The round ends here."""
+        self.rounds[-1].ms = now_ms - self._start_ms
+
+    def next_round(self, now_ms: float, pending: ByRoad) -> None:
+        """A sync ends the round and starts the next."""
+        self.close_round(now_ms)
+        self.rounds.append(Round(sum(pending), pending.encrypted))
+        self._start_ms = now_ms
+
+
+@dataclass(slots=True)
+class Counters:
+    """QEMU's own figures, taken when and how QEMU takes them.
+
+    QEMU 10.0, migration/migration.c, ``migration_update_counters``; migration/ram.c,
+    ``migration_bitmap_sync``.
+
+    Attributes:
+        downtime_limit_ms: the downtime-limit parameter.
+        threshold_bytes: pending below this lets the guest be stopped; 0 until the first window.
+        bandwidth_bytes_per_ms: of the last window.
+        pages_per_second: of the last window.
+        expected_downtime_ms: what was pending after the last sync over the bandwidth.
+        dirty_pages_rate: newly dirty pages per second, over more than a second.
+        sync_count: dirty-sync-count; setting up makes the first.
+    """
+
+    downtime_limit_ms: float
+    expected_downtime_ms: float
+    threshold_bytes: int = 0
+    bandwidth_bytes_per_ms: float = 0.0
+    pages_per_second: float = 0.0
+    dirty_pages_rate: float = 0.0
+    sync_count: int = 1
+    _pending_bytes: float = 0.0
+    _new_pages: float = 0.0
+    _since_ms: float = 0.0
+
+    def window_ended(self, sent_bytes: float, sent_pages: float, ms: float) -> None:
+        """A rate-limit window of ``ms`` is over."""
+        self.bandwidth_bytes_per_ms = sent_bytes / ms
+        self.pages_per_second = sent_pages / ms * 1000
+        self.threshold_bytes = int(self.bandwidth_bytes_per_ms * self.downtime_limit_ms)
+        if self.dirty_pages_rate and sent_bytes > 10_000:
+            self.expected_downtime_ms = self._pending_bytes / self.bandwidth_bytes_per_ms
+
+    def synced(self, now_ms: float, new_pages: float, pending_bytes: float) -> None:
+        """A sync found ``new_pages``, after which ``pending_bytes`` were pending."""
+        self.sync_count += 1
+        self._pending_bytes = pending_bytes
+        self._new_pages += new_pages
+        elapsed = now_ms - self._since_ms
+        if elapsed > 1000:
+            self.dirty_pages_rate = self._new_pages * 1000 / elapsed
+            self._new_pages, self._since_ms = 0.0, now_ms

@@ -1,0 +1,75 @@
+"""What a plan says in words: why it ends as it does, and what its numbers rest on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kvmenc import units
+from kvmenc.plan.roads import DEFAULT_PRIVATE_RATE_PPS
+
+if TYPE_CHECKING:
+    from kvmenc.plan.precopy import Outcome
+    from kvmenc.plan.profile import Parameters, Profile
+    from kvmenc.plan.result import Bottleneck, Guest, Verdict
+
+__all__ = ["assumptions", "reason"]
+
+_HOLDS = {"vcpu": "The curve holds what vCPUs write; what devices write is not in it."}
+
+
+def reason(
+    outcome: Outcome, verdict: Verdict, parameters: Parameters, bottleneck: Bottleneck
+) -> str:
+    """Why the migration ends as it does; no full stop."""
+    text = _why(outcome, parameters)
+    if verdict == "does-not-converge" and bottleneck == "firmware":
+        rate = units.format_page_rate(parameters.private_rate_pps)
+        text += f"; the firmware, at {rate}, is the bottleneck"
+    return text
+
+
+def _why(outcome: Outcome, parameters: Parameters) -> str:
+    pending = units.format_size(outcome.pending_bytes)
+    pause = units.format_time(parameters.downtime_limit_ms)
+    fits = (
+        f"the {units.format_size(outcome.counters.threshold_bytes)} that a pause of {pause} allows"
+    )
+    if outcome.end == "time-limit":
+        return f"after {units.format_time(outcome.total_ms)} there is still {pending} to send"
+    if outcome.end == "no-progress":
+        return (
+            f"no sync leaves less than {pending} to send, over {fits}: "
+            "pages are dirtied as fast as they are sent"
+        )
+    if parameters.time_limit_ms and outcome.total_ms > parameters.time_limit_ms:
+        limit = units.format_time(parameters.time_limit_ms)
+        return f"it would end only after the time limit of {limit}"
+    if outcome.downtime_ms and outcome.downtime_ms > parameters.downtime_limit_ms:
+        return f"{pending} was left to send, within {fits}; QEMU only estimates that limit"
+    return f"{pending} was left to send, within {fits}"
+
+
+def assumptions(guest: Guest, parameters: Parameters, profile: Profile) -> tuple[str, ...]:
+    """What the numbers rest on, a sentence each."""
+    lines = [
+        _HOLDS[guest.holds],
+        f"Private or shared: from {guest.private_source}.",
+        f"The rules are those of {profile.name}, not yet compared with a real migration.",
+        "Device state, setting up and TCP/IP headers are not counted.",
+    ]
+    if guest.private_pages:
+        lines.append(_firmware(parameters.private_rate_pps))
+    if guest.zero_pages is None and guest.private_pages < guest.pages:
+        lines.append("Zero pages were not looked for: every shared page is sent as normal.")
+    if guest.unlogged_pages:
+        lines.append(
+            f"{guest.unlogged_pages:,} pages have no dirty log: sent once, and taken to stay clean."
+        )
+    return tuple(lines)
+
+
+def _firmware(rate_pps: float) -> str:
+    line = f"Private pages pass the firmware one by one, {units.format_page_rate(rate_pps)}"
+    if rate_pps == DEFAULT_PRIVATE_RATE_PPS:
+        line += " (AMD, 350 to 450: AMDESE/qemu commit 119bb3f02c)"
+    return f"{line}."
