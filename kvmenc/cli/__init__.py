@@ -1,1 +1,123 @@
-"""TODO."""
+"""The ``kvmenc`` command: finds the subcommand, turns errors into one line and an exit code.
+
+A command is imported when it is called, so that ``kvmenc --help`` is quick.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import NoReturn
+
+import click
+
+from kvmenc.errors import KvmencError
+
+__all__ = ["main", "root"]
+
+#: Subcommand -> what it does. Each is ``command`` in the module of its name beside this one.
+COMMANDS = {
+    "demo": "The main job, start to end, on the best KVM at hand.",
+    "plan": "What a migration would do: rounds, time, pause, verdict.",
+    "probe": "What this host's KVM can do, and what that means.",
+}
+
+EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
+#: Apart from 1, which is an answer.
+EXIT_BUG = 70
+
+
+class Root(click.Group):
+    """Lists commands from a table; all errors of commands pass through here."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Names, in the order of the help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"kvmenc.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the list of commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; its errors become one line on stderr and an exit code."""
+        try:
+            return self._invoke_and_flush(ctx)
+        except KvmencError as error:
+            click.echo(f"kvmenc: {error}", err=True)
+            raise click.exceptions.Exit(error.exit_code) from error
+        except KeyboardInterrupt as interrupt:
+            raise click.exceptions.Exit(EXIT_INTERRUPTED) from interrupt
+        except BrokenPipeError as error:
+            _forget_stdout()
+            raise click.exceptions.Exit(EXIT_BROKEN_PIPE) from error
+
+    def _invoke_and_flush(self, ctx: click.Context) -> object:
+        """A broken pipe must show here, not when the interpreter ends."""
+        try:
+            return super().invoke(ctx)
+        finally:
+            if sys.stdout is not None:  # as when started with >&-
+                sys.stdout.flush()
+
+
+def _forget_stdout() -> None:
+    """Nobody reads it any more: what is still buffered must not raise again at exit."""
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, sys.stdout.fileno())
+    os.close(devnull)
+
+
+_EPILOG = """\b
+Exit status: 0 done, 1 the answer is no, 2 usage, 3 the host cannot do it,
+4 bad input, 130 interrupted.
+
+\b
+Examples:
+  kvmenc demo
+  kvmenc probe --self-test
+  kvmenc plan guest.capture --max-bandwidth 1GB/s --downtime-limit 300ms
+"""
+
+
+def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from kvmenc.cli.common import package_version  # noqa: PLC0415 - slow
+
+        click.echo(f"kvmenc {package_version()}")
+        ctx.exit()
+
+
+@click.group(
+    cls=Root,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
+    epilog=_EPILOG,
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Print the version.",
+)
+def root() -> None:
+    """See which pages of an encrypted KVM guest are private and dirty, and plan its migration."""
+
+
+def main() -> NoReturn:
+    """The console entry point."""
+    try:
+        root(prog_name="kvmenc")
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+    sys.exit(EXIT_BUG)

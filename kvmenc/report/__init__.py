@@ -1,1 +1,1 @@
-"""TODO."""
+"""Results for people to read."""

@@ -1,0 +1,114 @@
+"""What the commands share: options, units on the command line, output, progress."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from kvmenc import units
+from kvmenc.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from msgspec import Struct
+    from rich.console import Console
+
+__all__ = [
+    "BANDWIDTH",
+    "PAGE_RATE",
+    "TIME",
+    "Unit",
+    "console",
+    "emit_json",
+    "json_option",
+    "package_version",
+    "progress",
+]
+
+
+class Unit(click.ParamType):  # type: ignore[type-arg]  # generic only in new versions of click
+    """A number with a unit; what :mod:`kvmenc.units` refuses is a usage error."""
+
+    def __init__(self, name: str, parse: Callable[[str], float]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Read ``value``, unless a default already is a number."""
+        if isinstance(value, float):
+            return value
+        try:
+            return self._parse(str(value))
+        except InputError as error:
+            self.fail(str(error), param, ctx)
+
+
+BANDWIDTH = Unit("bandwidth", units.parse_bandwidth_bytes_per_s)
+TIME = Unit("time", units.parse_time_ms)
+PAGE_RATE = Unit("page-rate", units.parse_page_rate_pps)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+
+
+def package_version() -> str:
+    """Of the installed package; ``unknown`` when run from a tree that is not installed."""
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - slow
+
+    try:
+        return version("kvmenc")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def emit_json(result: Struct) -> None:
+    """Print one JSON object on stdout: ``result``, whose first field is its ``schema``."""
+    import msgspec  # noqa: PLC0415 - only this needs it
+
+    fields = msgspec.to_builtins(result)
+    schema = {"schema": fields.pop("schema"), "kvmenc_version": package_version()}
+    data = msgspec.json.encode(schema | fields)
+    click.echo(msgspec.json.format(data, indent=2))
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A terminal, or 80 columns without colour where there is none; NO_COLOR is honoured."""
+    from kvmenc.report.terminal import Terminal  # noqa: PLC0415 - rich is slow to import
+
+    return Terminal(stderr=stderr, markup=False, highlight=False, emoji=False)
+
+
+@contextmanager
+def progress(what: str, total: float) -> Iterator[Callable[[float], None]]:
+    """Show on stderr how far a long job is.
+
+    Nothing is shown in the first second, nor where stderr is no terminal; it is gone at the end.
+
+    Args:
+        what: is being done, in a few words.
+        total: what the job comes to, in a unit of its own.
+
+    Yields:
+        A function to call with how much is done so far.
+    """
+    from rich.progress import Progress  # noqa: PLC0415 - slow
+
+    terminal = console(stderr=True)
+    bar = Progress(console=terminal, transient=True, disable=not terminal.is_terminal)
+    task = bar.add_task(what, total=total)
+    show_at = time.monotonic() + 1
+
+    def update(done: float) -> None:
+        bar.update(task, completed=done)
+        if time.monotonic() >= show_at:
+            bar.start()
+
+    try:
+        yield update
+    finally:
+        bar.stop()

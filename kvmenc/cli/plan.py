@@ -1,0 +1,114 @@
+"""``kvmenc plan``: what migrating a guest would do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kvmenc.cli.backend import backend_option
+from kvmenc.cli.common import (
+    BANDWIDTH,
+    PAGE_RATE,
+    TIME,
+    console,
+    emit_json,
+    json_option,
+    progress,
+)
+
+if TYPE_CHECKING:
+    from kvmenc.capture import Capture
+    from kvmenc.scratchrun import BackendName
+
+__all__ = ["command"]
+
+_EXAMPLES = """\b
+Examples:
+  kvmenc plan guest.capture
+  kvmenc plan guest.capture --max-bandwidth 1GB/s --link 10Gbit
+  kvmenc plan guest.capture --downtime-limit 1s --private-rate 400pps
+  kvmenc plan --backend fake --time-limit 10min --json | jq .verdict
+"""
+
+
+@click.command(epilog=_EXAMPLES)
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--max-bandwidth",
+    "max_bandwidth_bytes_per_s",
+    type=BANDWIDTH,
+    show_default="128MiB/s, as in QEMU",
+    help="QEMU's cap while the guest runs: 1GB/s, 10Gbit.",
+)
+@click.option(
+    "--link",
+    "link_bytes_per_s",
+    type=BANDWIDTH,
+    show_default="max-bandwidth",
+    help="The network's speed; the stopped guest is sent at it.",
+)
+@click.option(
+    "--downtime-limit",
+    "downtime_limit_ms",
+    type=TIME,
+    show_default="300ms, as in QEMU",
+    help="The pause that QEMU may plan for: 300ms, 1s.",
+)
+@click.option(
+    "--time-limit",
+    "time_limit_ms",
+    type=TIME,
+    show_default="none",
+    help="Longer than this counts as not converging: 10min.",
+)
+@click.option(
+    "--private-rate",
+    "private_rate_pps",
+    type=PAGE_RATE,
+    show_default="400pps, AMD's published rate",
+    help="Private pages per second through the firmware: 400pps.",
+)
+@backend_option
+@json_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    *,
+    file: Path | None,
+    backend: BackendName | None,
+    as_json: bool,
+    **given: float | None,
+) -> None:
+    """Say what migrating a guest would do: the one captured in FILE, or a scratch guest.
+
+    Which page goes which road (normal, zero, encrypted) in which round, how long it takes, how long
+    the guest is paused, and whether it converges at all: exit status 0 if so, 1 if not. Without
+    FILE a guest is run and watched for three seconds, on /dev/kvm if it opens.
+    """
+    from kvmenc.plan import Parameters, make_plan  # noqa: PLC0415 - numpy is slow to import
+
+    if file and backend:
+        raise click.UsageError("a FILE was captured already: --backend goes without one")
+    parameters = Parameters(**{name: value for name, value in given.items() if value is not None})
+    plan = make_plan(_capture(file, backend), parameters)
+    if as_json:
+        emit_json(plan)
+    else:
+        from kvmenc.report.terminal import print_plan  # noqa: PLC0415 - rich is slow to import
+
+        print_plan(plan, console())
+    ctx.exit(0 if plan.verdict == "converges" else 1)
+
+
+def _capture(file: Path | None, backend: BackendName | None) -> Capture:
+    if file:
+        from kvmenc.capture import load_capture  # noqa: PLC0415
+
+        return load_capture(file)
+    from kvmenc.scratchrun import SYNC_AT_MS, best_backend, record  # noqa: PLC0415
+
+    with progress("watching a scratch guest", SYNC_AT_MS[-1]) as update:
+        return record(backend or best_backend(), lambda sample: update(sample.t_ms))

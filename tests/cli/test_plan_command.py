@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from kvmenc import cli
+from kvmenc.capture import save_capture
+from tests.cli.test_root import MAIN, kvmenc
+from tests.plan.guests import GIB_PAGES, guest
+from tests.plan.test_precopy import AMD_STORY
+
+
+@pytest.fixture(scope="module")
+def converging(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("captures") / "yes.capture"
+    save_capture(guest(GIB_PAGES // 4, 100, [(100, 5, 500), (1000, 10, 900)]), path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def hopeless(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("captures") / "no.capture"
+    save_capture(AMD_STORY, path)
+    return str(path)
+
+
+def test_the_contract_line_of_the_command(converging: str) -> None:
+    result = kvmenc(
+        "plan", converging, "--max-bandwidth", "1GB/s", "--link", "10Gbit",
+        "--downtime-limit", "300ms", "--time-limit", "10min", "--private-rate", "400pps", "--json",
+    )  # fmt: skip
+    assert (result.returncode, result.stderr) == (0, "")
+    plan = json.loads(result.stdout)
+    assert plan["schema"] == "kvmenc.plan/1"
+    assert plan["verdict"] == "converges"
+    assert plan["inputs"] == {
+        "max_bandwidth_bytes_per_s": 1e9,
+        "link_bytes_per_s": 1.25e9,
+        "downtime_limit_ms": 300,
+        "time_limit_ms": 600_000,
+        "private_rate_pps": 400,
+    }
+
+
+def test_without_options_the_defaults_are_those_of_qemu(converging: str) -> None:
+    result = CliRunner().invoke(cli.root, ["plan", converging, "--json"])
+    inputs = json.loads(result.stdout)["inputs"]
+    assert inputs["max_bandwidth_bytes_per_s"] == inputs["link_bytes_per_s"] == 128 * 2**20
+    assert inputs["downtime_limit_ms"] == 300
+    assert inputs["time_limit_ms"] is None
+
+
+@pytest.mark.parametrize("json_option", [[], ["--json"]])
+def test_a_verdict_of_no_is_exit_status_1(hopeless: str, json_option: list[str]) -> None:
+    result = kvmenc("plan", hopeless, *json_option)
+    assert (result.returncode, result.stderr) == (1, "")
+    assert "does-not-converge" in result.stdout or "Does not converge" in result.stdout
+
+
+def test_a_bad_file_is_exit_status_4_and_one_line(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.capture"
+    bad.write_text("{}")
+    for file, why in ((bad, "not a usable capture"), (tmp_path / "absent", "No such file")):
+        result = kvmenc("plan", str(file), "--json")
+        assert (result.returncode, result.stdout) == (4, "")
+        assert result.stderr.startswith(f"kvmenc: {file}: ")
+        assert result.stderr.count("\n") == 1
+        assert why in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--private-rate", "0pps"], "must be more than 0"),
+        (["--max-bandwidth", "1Gb"], "bits or bytes? write 1Gbit or 1GB/s"),
+        (["--downtime-limit", "300"], "write it like 300ms"),
+        (["--time-limit", "10m"], "minutes or milliseconds?"),
+        (["--link", "-1GB/s"], "must be more than 0"),
+        (["--no-such"], "No such option"),
+    ],
+)
+def test_a_bad_option_is_exit_status_2(converging: str, options: list[str], complaint: str) -> None:
+    result = CliRunner().invoke(cli.root, ["plan", converging, *options])
+    assert result.exit_code == 2
+    assert complaint in result.stderr
+    assert result.stdout == ""
+
+
+def test_without_a_file_a_scratch_guest_is_run_and_watched() -> None:
+    result = CliRunner().invoke(cli.root, ["plan", "--backend", "fake", "--json"])
+    assert result.exit_code == 1
+    plan = json.loads(result.stdout)
+    assert plan["guest"]["source"] == "scratch guest on fakekvm"
+    assert plan["verdict"] == "does-not-converge"
+
+
+def test_a_file_with_a_backend_is_exit_status_2(converging: str) -> None:
+    result = CliRunner().invoke(cli.root, ["plan", converging, "--backend", "fake"])
+    assert result.exit_code == 2
+    assert "--backend goes without one" in result.stderr
+
+
+def test_output_into_a_pipe_is_80_columns_without_colour(converging: str) -> None:
+    result = kvmenc("plan", converging)
+    assert "\x1b" not in result.stdout
+    assert max(len(line) for line in result.stdout.splitlines()) <= 80
+
+
+def on_a_terminal(*args: str, **env: str) -> str:
+    """What the command prints on a pseudo-terminal of 80 columns."""
+    master, slave = os.openpty()
+    clean = {k: v for k, v in os.environ.items() if k not in {"NO_COLOR", "FORCE_COLOR"}}
+    clean |= {"TERM": "xterm", "COLUMNS": "80"} | env
+    with subprocess.Popen([*MAIN, *args], stdout=slave, env=clean) as process:
+        os.close(slave)
+        seen = b""
+        # Reading a terminal whose other side is closed fails with EIO.
+        try:
+            while chunk := os.read(master, 65536):
+                seen += chunk
+        except OSError:
+            process.wait()
+    os.close(master)
+    return seen.decode()
+
+
+def test_colour_is_for_terminals_and_no_color_turns_it_off(converging: str) -> None:
+    assert "\x1b[1;32mConverges" in on_a_terminal("plan", converging)
+    assert "\x1b[1;32m" not in on_a_terminal("plan", converging, NO_COLOR="1")
+
+
+@pytest.mark.parametrize("json_option", [[], ["--json"]])
+def test_a_reader_that_goes_away_is_no_traceback(converging: str, json_option: list[str]) -> None:
+    with subprocess.Popen(
+        [*MAIN, "plan", converging, *json_option], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+def test_the_examples_of_the_help_run(
+    converging: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "guest.capture").write_bytes(Path(converging).read_bytes())
+    text = CliRunner().invoke(cli.root, ["plan", "--help"]).stdout
+    examples = [line.split("|")[0].split() for line in text.splitlines() if "kvmenc plan g" in line]
+    assert 2 <= len(examples) <= 4
+    for example in examples:
+        assert CliRunner().invoke(cli.root, example[1:]).exit_code == 0
