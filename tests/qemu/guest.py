@@ -1,0 +1,162 @@
+"""A guest of our own for a real QEMU: a BIOS that fills pages, then writes some of them at a pace.
+
+QEMU loads it as 64 KiB of ROM below 4 GiB, and nothing else runs: no SeaBIOS, no kernel::
+
+    reset:  jmp    start
+    start:  lgdtl  %cs:GDTR
+            mov    %cr0, %eax / or $1, %al / mov %eax, %cr0
+            ljmpl  $8, $flat
+    flat:   mov    $16, %ax / mov %ax, %ds
+            mov    $REGION, %edi / mov $FILLED, %ecx
+    fill:   mov    %ecx, (%edi)          ; counts down to 1: no page stays zero
+            add    $FILL_STEP, %edi
+            loop   fill
+
+The guest then halts, or writes for ever. Its clock is the PIT's channel 2, which counts down in
+wall time on any host, however slow the vCPU is::
+
+            mov    $0xb0, %al / out %al, $0x43   ; channel 2, 16 bits, down from 0
+            xor    %eax, %eax / out %al, $0x42 / out %al, $0x42
+            xor    %esi, %esi / mov $1, %edx
+            mov    $REGION, %edi
+    write:  dec    %edx
+            jnz    go
+    wait:   mov    $0x80, %al / out %al, $0x43   ; latch the count
+            in     $0x42, %al / mov %al, %ah / in $0x42, %al / xchg %al, %ah
+            mov    %esi, %ebx / sub %eax, %ebx
+            cmp    $TICKS, %bx
+            jb     wait
+            sub    $TICKS, %si                   ; not "now": what was missed is made up for
+            mov    $BATCH, %edx
+    go:     mov    %edx, (%edi)
+            add    $STEP, %edi
+            cmp    $REGION_END, %edi
+            jb     write
+            sub    $REGION_SIZE, %edi
+            jmp    write
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+
+from kvmenc.capture import CurvePoint
+
+PAGE = 4096
+RAM_PAGES = 16384
+REGION_GPA = 0x100000
+REGION_PAGES = RAM_PAGES - REGION_GPA // PAGE
+IMAGE_BYTES = 0x10000
+
+_PIT_TICKS_PER_MS = 1193.182
+_GDTR, _GDT, _FLAT, _RESET = 0x70, 0x80, 0x100, 0xFFF0
+_IMAGE_GPA = 2**32 - IMAGE_BYTES
+
+_START = bytes.fromhex("2e660f01167000 0f20c0 0c01 0f22c0 66ea0001ffff0800")
+_HALT = bytes.fromhex("f4 ebfd")
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Writes pages that lie evenly over the filled region, round and round, in scattered order.
+
+    Attributes:
+        pages: how many; a divisor of ``REGION_PAGES``.
+        batch: how many at once; all of them make a hot set that is always dirty.
+        period_ms: from one batch to the next.
+    """
+
+    pages: int
+    batch: int
+    period_ms: float
+
+    @property
+    def curve(self) -> tuple[CurvePoint, ...]:
+        """Distinct pages written within 1, 2, 3... periods, until nothing is added any more."""
+        counts = range(1, math.ceil(self.pages / self.batch) + 2)
+        return tuple(
+            CurvePoint(n * self.period_ms, 0, min(self.pages, n * self.batch)) for n in counts
+        )
+
+    @property
+    def code(self) -> bytes:
+        ticks = round(self.period_ms * _PIT_TICKS_PER_MS)
+        return b"".join(
+            [
+                bytes.fromhex("b0b0 e643 31c0 e642 e642 31f6 ba01000000 bf"),
+                struct.pack("<I", REGION_GPA),
+                bytes.fromhex("4a 7521 b080 e643 e442 88c4 e442 86c4 89f3 29c3 6681fb"),
+                struct.pack("<H", ticks),
+                bytes.fromhex("72e9 6681ee"),
+                struct.pack("<H", ticks),
+                b"\xba",
+                struct.pack("<I", self.batch),
+                bytes.fromhex("8917 81c7"),
+                struct.pack("<I", self._step_pages * PAGE),
+                bytes.fromhex("81ff"),
+                struct.pack("<I", RAM_PAGES * PAGE),
+                bytes.fromhex("72cc 81ef"),
+                struct.pack("<I", REGION_PAGES * PAGE),
+                bytes.fromhex("ebc4"),
+            ]
+        )
+
+    @property
+    def _step_pages(self) -> int:
+        """Comes by every page once, and never soon by a neighbour: golden section, coprime."""
+        spacing, rest = divmod(REGION_PAGES, self.pages)
+        assert not rest
+        places = range(round(self.pages * 0.618), self.pages)
+        return spacing * next(n for n in places if math.gcd(n, self.pages) == 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """What the guest does, and so what is known of its memory.
+
+    Attributes:
+        filled_pages: pages that hold something, from 1 MiB on.
+        fill_step_pages: from one filled page to the next.
+        writer: what goes on afterwards; None: nothing.
+    """
+
+    filled_pages: int
+    fill_step_pages: int = 1
+    writer: Writer | None = None
+
+    @property
+    def last_filled_gpa(self) -> int:
+        return REGION_GPA + (self.filled_pages - 1) * self.fill_step_pages * PAGE
+
+    @property
+    def curve(self) -> tuple[CurvePoint, ...]:
+        return self.writer.curve if self.writer else (CurvePoint(1000, 0, 0),)
+
+    @property
+    def image(self) -> bytes:
+        """The BIOS."""
+        flat = bytes.fromhex("66b81000 8ed8 bf") + struct.pack("<I", REGION_GPA)
+        flat += b"\xb9" + struct.pack("<I", self.filled_pages)
+        flat += bytes.fromhex("890f 81c7") + struct.pack("<I", self.fill_step_pages * PAGE)
+        flat += bytes.fromhex("e2f6") + (self.writer.code if self.writer else _HALT)
+        parts = {
+            0: _START,
+            _GDTR: struct.pack("<HI", 3 * 8 - 1, _IMAGE_GPA + _GDT),
+            _GDT: struct.pack("<3Q", 0, 0x00CF9B000000FFFF, 0x00CF93000000FFFF),
+            _FLAT: flat,
+            _RESET: b"\xe9" + struct.pack("<H", IMAGE_BYTES - _RESET - 3),
+        }
+        image = bytearray(IMAGE_BYTES)
+        for offset, part in parts.items():
+            image[offset : offset + len(part)] = part
+        return bytes(image)
+
+    def zero_pages(self, block: str, npages: int) -> int:
+        """How many pages of a RAMBlock of a guest without option ROMs hold only zeros."""
+        pages = np.frombuffer(self.image, np.uint8).reshape(-1, PAGE)
+        in_use = {"pc.ram": self.filled_pages, "pc.rom": 0, "pc.bios": int(pages.any(axis=1).sum())}
+        return npages - in_use[block]
