@@ -9,6 +9,7 @@ import click
 
 from kvmenc.cli.backend import backend_option
 from kvmenc.cli.common import console, emit_json, json_option, progress
+from kvmenc.errors import InputError
 
 if TYPE_CHECKING:
     from kvmenc.scratchrun import BackendName
@@ -43,14 +44,16 @@ def command(*, backend: BackendName | None, output: Path | None, as_json: bool) 
     from kvmenc.report.demo import Demo, print_demo  # noqa: PLC0415
     from kvmenc.scratchrun import SYNC_AT_MS, ScratchRun, best_backend  # noqa: PLC0415
 
+    if output and not output.parent.is_dir():
+        raise InputError(f"{output}: there is no folder {output.parent} to keep the capture in")
     with ScratchRun(backend or best_backend()) as run:
         with progress("watching the guest", SYNC_AT_MS[-1]) as update:
             for sample in run.syncs():
                 update(sample.t_ms)
         demo = Demo.of(run.parts, run.machine.layout, run.capture())
-    if output:
-        save_capture(demo.capture, output)
     if as_json:
         emit_json(demo)
     else:
         print_demo(demo, console())
+    if output:
+        save_capture(demo.capture, output)

@@ -29,6 +29,7 @@ class Profile:
         clear_pages: the dirty log is cleared in chunks of this size as the sending reaches them
             (clear_bmap_shift; needs KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2).
         sync_ms: what a sync takes at least; it grows with memory, which is not counted yet.
+        compared: which real migrations these rules were compared with, in words.
     """
 
     name: str
@@ -37,10 +38,13 @@ class Profile:
     clock_pages: int
     clear_pages: int
     sync_ms: float
+    compared: str
 
 
 #: QEMU 10.0, migration/migration.c and migration/ram.c.
-QEMU_10_0 = Profile("qemu-10.0", 100, 51, 64, 2**18, 1)
+QEMU_10_0 = Profile(
+    "qemu-10.0", 100, 51, 64, 2**18, 1, "real runs of 7.2 fit them, 10.0 itself was not compared"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ def assumptions(guest: Guest, parameters: Parameters, profile: Profile) -> tuple
     lines = [
         _HOLDS[guest.holds],
         f"Private or shared: from {guest.private_source}.",
-        f"The rules are those of {profile.name}, not yet compared with a real migration.",
+        f"The rules are those of {profile.name}: {profile.compared}.",
         "Device state, setting up and TCP/IP headers are not counted.",
     ]
     if guest.private_pages:

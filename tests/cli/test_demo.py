@@ -83,6 +83,16 @@ def test_the_text_says_which_parts_were_real_and_fits_80_columns(backend: str) -
     assert "\x1b" not in run.stdout
 
 
+def test_a_folder_that_is_not_there_is_told_before_the_watching_starts(tmp_path: Path) -> None:
+    start = time.monotonic()
+    run = kvmenc("demo", "--backend", "fake", "-o", str(tmp_path / "no-such" / "demo.capture"))
+    assert time.monotonic() - start < 3
+    assert (run.returncode, run.stdout) == (4, "")
+    assert run.stderr.startswith("kvmenc: ")
+    assert "there is no folder" in run.stderr
+    assert run.stderr.count("\n") == 1
+
+
 def test_ctrl_c_ends_it_at_once_with_130_and_nothing_on_stdout(backend: str) -> None:
     command = [sys.executable, "-c", "from kvmenc.cli import main; main()"]
     run = subprocess.Popen(
