@@ -382,17 +382,20 @@ class Vcpu(_Fd):
         """Replace segments and control registers."""
         self.ioctl(uapi.KVM_SET_SREGS, sregs)
 
-    def _accept_kicks(self) -> None:
-        """Let KVM_RUN be interrupted by a signal that this thread blocks: KVM_SET_SIGNAL_MASK."""
-        mask = ctypes.create_string_buffer((8).to_bytes(4, "little") + bytes(8))
-        self.ioctl(uapi.KVM_SET_SIGNAL_MASK, ctypes.addressof(mask))
+    def accept_in_run(self, blocked: set[signal.Signals] | None) -> None:
+        """KVM_SET_SIGNAL_MASK: what stays blocked during KVM_RUN; None: what the thread blocks."""
+        if blocked is None:
+            self.ioctl(uapi.KVM_SET_SIGNAL_MASK, 0)
+            return
+        bits = sum(1 << (number - 1) for number in blocked)
+        mask = ctypes.create_string_buffer((8).to_bytes(4, "little") + bits.to_bytes(8, "little"))
+        self.ioctl(uapi.KVM_SET_SIGNAL_MASK, ctypes.addressof(mask))  # mask: alive during the call
 
 
 class _Deadline:
     """Interrupts a vCPU that runs in this thread, and leaves no signal behind."""
 
     def __init__(self, vcpu: Vcpu, timeout_s: float) -> None:
-        vcpu._accept_kicks()  # noqa: SLF001 - two halves of one mechanism
         self._vcpu = vcpu
         self._thread = threading.get_ident()
         self._timer = threading.Timer(timeout_s, self._kick)
@@ -405,11 +408,13 @@ class _Deadline:
 
     def __enter__(self) -> None:
         self._old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, {_KICK})
+        self._vcpu.accept_in_run({signal.Signals(it) for it in self._old_mask} - {_KICK})
         self._timer.start()
 
     def __exit__(self, *_exc: object) -> None:
         self._timer.cancel()
         self._timer.join()
         self._vcpu.state.immediate_exit = 0
+        self._vcpu.accept_in_run(None)
         signal.sigtimedwait({_KICK}, 0)  # a kick that came too late must not meet the next run
         signal.pthread_sigmask(signal.SIG_SETMASK, self._old_mask)

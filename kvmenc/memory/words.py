@@ -38,7 +38,6 @@ __all__ = [
     "copy_bits",
     "copy_bits_noting_changes",
     "count",
-    "count_and",
     "count_split",
     "from_pages",
     "mask_tail",
@@ -188,11 +187,6 @@ def count_split(words: Words, by: Words, nbits: int) -> tuple[int, int]:
         every.add(last)
         inside.add(last & by[whole])
     return inside.total(), every.total() - inside.total()
-
-
-def count_and(a: Words, b: Words, nbits: int) -> int:
-    """How many of the first ``nbits`` bits are 1 in both bitmaps."""
-    return count_split(a, b, nbits)[0]
 
 
 def ranges(words: Words, nbits: int) -> tuple[Pages, Pages]:

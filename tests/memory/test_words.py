@@ -220,15 +220,12 @@ def test_count_counts_below_nbits_only(words: Words, data: st.DataObject) -> Non
     st.integers(0, MAX_WORDS).flatmap(lambda size: st.tuples(bitmaps(size), bitmaps(size))),
     st.data(),
 )
-def test_count_split_and_count_and_part_the_ones(
-    pair: tuple[Words, Words], data: st.DataObject
-) -> None:
+def test_count_split_parts_the_ones(pair: tuple[Words, Words], data: st.DataObject) -> None:
     words, by = pair
     nbits = data.draw(st.integers(0, 64 * words.size))
     ones, where = oracle.to_int(words) & oracle.mask(0, nbits), oracle.to_int(by)
     inside, outside = (ones & where).bit_count(), (ones & ~where).bit_count()
     assert kernels.count_split(words, by, nbits) == (inside, outside)
-    assert kernels.count_and(words, by, nbits) == inside
 
 
 def test_counts_do_not_overflow_over_many_chunks_of_ones() -> None:
