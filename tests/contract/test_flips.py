@@ -16,6 +16,7 @@ from kvmenc.backend.overlay import OverlayBackend
 from kvmenc.encstate.hypercalls import MapGpaTracker
 from kvmenc.encstate.pageenc import PageEncSource, offered_revisions
 from kvmenc.errors import NotSupported
+from kvmenc.guest.fake import script_of
 from kvmenc.guest.program import Flip, Program, Tick, WriteRun
 from kvmenc.guest.runner import GuestThread
 from kvmenc.guest.scratch import HIGH_OFFSET, ScratchVm
@@ -143,6 +144,20 @@ def test_flips_reach_the_maps_and_flipped_pages_are_dirty(machine: Machine) -> N
     assert shared_pages(machine, "ram") == FIRST_SHARED["ram"] - FLIPPED_BACK
     assert dirty_pages(machine, "ram") == FLIPPED_BACK, "no write came with these flips"
     assert report.flipped_pages == len(FLIPPED_BACK)
+
+
+def test_the_overlay_hears_hypercalls_where_the_kvm_below_delivers_them() -> None:
+    """As on a host with SVM or VMX; here the KVM below is a fake one without a bitmap."""
+    below = FakeBackend(fakekvm.Host())
+    backend = OverlayBackend(below, "v2-2019", FLIP_PORT)
+    with ScratchVm(backend) as vm:
+        vm.deliver_hypercalls()
+        below.kernel.load_guest(vm.vm.fd, 0, script_of(PROGRAM))
+        machine = Machine(vm, PageEncSource(vm.vm, uapi.REVISIONS["v2-2019"]), None)
+        machine.run_to_tick()
+        machine.maps.sync(vm.dirty_source(), machine.private)
+        assert shared_pages(machine, "ram") == FIRST_SHARED["ram"]
+    assert backend.flips_seen == 3
 
 
 def test_v10_itself_takes_a_page_too_many_on_each_side_of_a_flip() -> None:
