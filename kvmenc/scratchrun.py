@@ -119,12 +119,12 @@ class ScratchRun:
             on_error.callback(self._cleanup.close)
             carrier, flip_by = _carrier(backend)
             self.parts = _parts(backend, flip_by)
-            source_of = _revision_of(carrier)
+            revision = _revision_of(carrier)
             self.machine = self._cleanup.enter_context(ScratchVm(carrier))
             if flip_by not in {None, "port"}:
                 self.machine.deliver_hypercalls()
             self.machine.load(scratch_program(), flip_by or "port")
-            private = PageEncSource(self.machine.vm, source_of)
+            private = PageEncSource(self.machine.vm, revision)
             dirty = self.machine.dirty_source()
             self.recording = Recording(self.machine.layout, dirty, private)
             self._guest = GuestThread(self.machine.vcpu, ticks_per_s=TICKS_PER_S)
@@ -158,8 +158,13 @@ class ScratchRun:
         return self.recording.capture(self._source, zero_pages)
 
 
-def record(backend: BackendName, on_sync: Callable[[SyncSample], object] = bool) -> Capture:
-    """Run the scratch guest, watch it for three seconds, and return what was seen."""
+def record(backend: BackendName, on_sync: Callable[[SyncSample], object]) -> Capture:
+    """Run the scratch guest, watch it for three seconds, and return what was seen.
+
+    Args:
+        backend: ``local`` or ``fake``.
+        on_sync: told of each sync as it is done.
+    """
     with ScratchRun(backend) as run:
         for sample in run.syncs():
             on_sync(sample)

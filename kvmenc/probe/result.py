@@ -61,7 +61,7 @@ def probe(
     *,
     root: Path = Path("/"),
     self_test: bool = False,
-    update: Callable[[float], object] = bool,
+    update: Callable[[float], object] = lambda _done: None,
 ) -> Probe:
     """Look at a KVM, and at the machine that it is on.
 

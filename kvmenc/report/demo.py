@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Demo", "SlotRow", "print_demo"]
 
-# What Hygon's batching hints at: a firmware that is not the bottleneck by two orders of magnitude.
+# For comparison: a rate at which the firmware is no bottleneck for this guest. None is published.
 FAST_RATE_PPS = 20_000.0
 
 
