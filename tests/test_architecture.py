@@ -23,6 +23,7 @@ ORDER = (
     "encstate",
     "guest",
     "capture",
+    "qemu",
     "measure",
     "scratchrun",
     "plan",

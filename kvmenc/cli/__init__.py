@@ -19,6 +19,7 @@ __all__ = ["main", "root"]
 #: Subcommand -> what it does. Each is ``command`` in the module of its name beside this one.
 COMMANDS = {
     "demo": "The main job, start to end, on the best KVM at hand.",
+    "layout": "Where a QEMU's guest has its memory: slots and RAMBlocks.",
     "plan": "What a migration would do: rounds, time, pause, verdict.",
     "probe": "What this host's KVM can do, and what that means.",
 }

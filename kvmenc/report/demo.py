@@ -80,7 +80,9 @@ def _row(layout: Layout, slot: MemSlot) -> SlotRow:
     piece = layout.pieces_of(slot)[0]
     notes = []
     if slot.readonly:
-        notes.append("read-only, no dirty log")
+        notes.append("read-only")
+    if not slot.log_dirty:
+        notes.append("no dirty log")
     if piece.block_page % 64:
         notes.append(f"offset % 64 = {piece.block_page % 64}")
     if piece.block.override:

@@ -63,11 +63,16 @@ class Machine:
         folder: made for the socket, the BIOS and the logs.
         guest: what runs in it.
         board: QEMU's machine type.
+
+    Attributes:
+        guest: as given.
+        second_socket: a QMP socket that nobody is connected to.
     """
 
     def __init__(self, folder: Path, guest: Guest, board: str = "pc") -> None:
         self.guest = guest
         self._folder = folder
+        self.second_socket = folder / "second-qmp"
         self._qmp = QMPClient()
         self._cleanup = ExitStack()
         try:
@@ -86,6 +91,7 @@ class Machine:
         arguments = ["-nodefaults", "-display", "none", "-accel", "kvm", "-M", f"{board},acpi=off"]
         arguments += ["-m", str(RAM_PAGES * PAGE >> 20), "-bios", str(bios)]
         arguments += ["-qmp", f"unix:{socket}"]
+        arguments += ["-qmp", f"unix:{self.second_socket},server=on,wait=off"]
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 [*_FIRST, PROGRAM, *arguments],
