@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
+import timeit
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,10 +30,7 @@ ROUNDS = 15
 
 
 def us_per_call(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    for _ in range(CALLS):
-        call()
-    return (time.perf_counter() - start) / CALLS * 1e6
+    return timeit.timeit(call, number=CALLS) / CALLS * 1e6
 
 
 def compare(name: str, bare: Callable[[], object], ours: Callable[[], object]) -> float:
