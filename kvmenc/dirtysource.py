@@ -32,8 +32,6 @@ class DirtyLogSource:
             cleared here, after the reader has merged them: none can be lost in between.
     """
 
-    holds = "vcpu"
-
     def __init__(self, vm: Vm, *, manual_protect: bool) -> None:
         self._vm = vm
         self._manual_protect = manual_protect
@@ -57,7 +55,6 @@ class DirtyRingSource:
         slots: every slot whose pages may appear.
     """
 
-    holds = "vcpu"
     name = "dirty ring"
 
     def __init__(self, vm: Vm, rings: Sequence[DirtyRing], slots: Sequence[MemSlot]) -> None:

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Exit", "KvmSystem", "Vcpu", "Vm"]
 
-API_VERSION = 12
-
 # Interrupts KVM_RUN. Ignored by default and blocked while it is used, so no handler is needed, and
 # none of the program's own is disturbed.
 _KICK = signal.SIGURG
@@ -110,8 +108,8 @@ class KvmSystem(_Fd):
         with ExitStack() as on_error:
             on_error.callback(self.close)
             version = self.ioctl(uapi.KVM_GET_API_VERSION)
-            if version != API_VERSION:
-                msg = f"{path} speaks KVM API version {version}, not {API_VERSION}"
+            if version != uapi.KVM_API_VERSION:
+                msg = f"{path} speaks KVM API version {version}, not {uapi.KVM_API_VERSION}"
                 raise NoKvm(msg)
             on_error.pop_all()
         return self

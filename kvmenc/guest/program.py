@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kvmenc.encstate.simulated import Flip
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -30,15 +32,6 @@ class WriteList:
     """Write the first word of these pages (gfns), in this order."""
 
     gfns: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Flip:
-    """Announce that ``npages`` pages from ``gfn`` on are now private, or shared."""
-
-    gfn: int
-    npages: int
-    private: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
     from kvmenc.kvm import Vcpu
 
-__all__ = ["FlipHandler", "GuestThread"]
-
-FlipHandler = "Callable[[int, int, int], int]"
+__all__ = ["GuestThread"]
 
 
 class GuestThread:

@@ -21,7 +21,7 @@ from kvmenc.backend import unmap
 from kvmenc.backend.fake import FakeBackend
 from kvmenc.dirtysource import DirtyLogSource, DirtyRingSource
 from kvmenc.guest.fake import script_of
-from kvmenc.guest.x86 import CODE_GPA, FlipBy, assemble, enter_flat_mode
+from kvmenc.guest.x86 import CODE_GPA, PAGE, FlipBy, assemble, enter_flat_mode
 from kvmenc.kvm import KvmSystem
 from kvmenc.memory.layout import Layout
 from kvmenc.memory.slots import MemSlot, RamBlock
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["PAGE", "GuestRam", "ScratchVm"]
 
-PAGE = 4096
 RAM_PAGES, BIOS_PAGES, DIMM_PAGES = 16384, 32, 8165
 LOW_PAGES, HIGH_OFFSET = 160, 173
 

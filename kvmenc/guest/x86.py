@@ -38,7 +38,15 @@ from kvmenc.guest.program import Flip, Program, Step, Tick, WriteList, WriteRun
 if TYPE_CHECKING:
     from kvmenc.kvm import Vcpu
 
-__all__ = ["CODE_GPA", "FLIP_PORT", "TICK_PORT", "FlipBy", "assemble", "enter_flat_mode"]
+__all__ = [
+    "CODE_GPA",
+    "FLIP_PORT",
+    "PAGE",
+    "TICK_PORT",
+    "FlipBy",
+    "assemble",
+    "enter_flat_mode",
+]
 
 PAGE = 4096
 CODE_GPA = 0x1000

@@ -68,10 +68,16 @@ class Layout:
             raise LayoutError(f"{slot}, base gfn {slot.base_gfn:#x}: not in this layout")
         return self._pieces[slot]
 
+    @property
+    def logged_slots(self) -> tuple[MemSlot, ...]:
+        """The memslots that have a dirty log."""
+        return tuple(slot for slot in self.slots if slot.log_dirty)
+
     def unlogged_pages(self, block: RamBlock) -> int:
         """How many pages of a RAMBlock lie in no slot that logs dirty pages."""
-        logged = [slot for slot in self.slots if slot.log_dirty]
-        pieces = [it for slot in logged for it in self._pieces[slot] if it.block == block]
+        pieces = [
+            it for slot in self.logged_slots for it in self._pieces[slot] if it.block == block
+        ]
         covered = kernels.zeros(block.npages)
         starts = np.array([piece.block_page for piece in pieces], np.int64)
         ends = np.array([piece.block_end for piece in pieces], np.int64)

@@ -165,8 +165,7 @@ class GuestMaps:
             LayoutError: a source gave a slot that is not in the layout.
             Exception: whatever a source raises.
         """
-        logged = [slot for slot in self.layout.slots if slot.log_dirty]
-        for slot, words in _read(dirty, logged):
+        for slot, words in _read(dirty, self.layout.logged_slots):
             self._merge_dirty(slot, words)
         aliases: dict[Alias, AliasState] = {}
         for slot, words in _read(private, self.layout.slots):

@@ -15,16 +15,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kvmenc.errors import InputError
-from kvmenc.qemu.text import PAGE_SIZE
+from kvmenc.qemu.text import HOST_ADDR_LIMIT, PAGE_SIZE, RAM_LIMIT
 
 if TYPE_CHECKING:
     from kvmenc.qemu.text import QemuText
 
 __all__ = ["BlockLine", "parse_ramblock"]
 
-# No machine has more address bits, and sums of what is below it stay below 2^63.
-RAM_ADDR_LIMIT = 1 << 52
-HOST_ADDR_LIMIT = 1 << 62
 MAX_BLOCKS = 1 << 14
 # QEMU v10.0, include/exec/ramblock.h: char idstr[256].
 MAX_NAME = 255
@@ -99,6 +96,6 @@ def _block(text: QemuText, number: int, line: str) -> BlockLine:
         raise text.error(number, "no name that QEMU gives a RAMBlock", line)
     if used > total or used % PAGE_SIZE or max(ram_addr, total, host_addr or 0) % PAGE_SIZE:
         raise text.error(number, "sizes and addresses must be whole pages, used <= total", line)
-    if ram_addr + total > RAM_ADDR_LIMIT or (host_addr or 0) + total > HOST_ADDR_LIMIT:
+    if ram_addr + total > RAM_LIMIT or (host_addr or 0) + total > HOST_ADDR_LIMIT:
         raise text.error(number, "larger than any machine's memory", line)
     return BlockLine(name, ram_addr, used, host_addr, access == "ro" if access else None)

@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["PAGE_SIZE", "QemuText", "read_text"]
+__all__ = ["HOST_ADDR_LIMIT", "PAGE_SIZE", "RAM_LIMIT", "QemuText", "read_text"]
 
 #: Of x86, the only guest that kvmenc knows.
 PAGE_SIZE = 4096
+#: No x86 has more address bits, of a guest or of a process; sums of what is below stay below 2^63.
+RAM_LIMIT, HOST_ADDR_LIMIT = 1 << 52, 1 << 62
 MAX_TEXT_BYTES = 16 * 2**20
 MAX_LINE = 4096
 _MOST_SHOWN = 60

@@ -17,17 +17,15 @@ from typing import TYPE_CHECKING
 from kvmenc import uapi
 from kvmenc.errors import InputError
 from kvmenc.memory.slots import MemSlot
-from kvmenc.qemu.text import PAGE_SIZE
+from kvmenc.qemu.text import HOST_ADDR_LIMIT, PAGE_SIZE, RAM_LIMIT
 
 if TYPE_CHECKING:
     from kvmenc.qemu.text import QemuText
 
 __all__ = ["TracedSlot", "parse_trace"]
 
-# A u16 each; and no x86 has more address bits, of a guest or of a process.
+# A u16 each.
 ID_LIMIT = 1 << 16
-GPA_LIMIT = 1 << 52
-HOST_ADDR_LIMIT = 1 << 62
 
 _EVENT = "kvm_set_user_memory "
 _HEX = r"0x([0-9a-f]{1,16})"
@@ -83,7 +81,7 @@ def _apply(slots: dict[int, TracedSlot], match: re.Match[str], text: QemuText, n
     as_id, slot_id = (int(match[1]), int(match[2])) if match[1] else divmod(int(match[2]), 1 << 16)
     if gpa % PAGE_SIZE or size % PAGE_SIZE or addr % PAGE_SIZE:
         raise text.error(number, "a slot is whole pages", match[0])
-    if max(as_id, slot_id) >= ID_LIMIT or gpa + size > GPA_LIMIT or addr + size > HOST_ADDR_LIMIT:
+    if max(as_id, slot_id) >= ID_LIMIT or gpa + size > RAM_LIMIT or addr + size > HOST_ADDR_LIMIT:
         raise text.error(number, "no slot that KVM would take", match[0])
     slot = MemSlot(
         slot_id=slot_id,

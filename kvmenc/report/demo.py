@@ -10,7 +10,7 @@ from rich.text import Text
 
 from kvmenc.capture import Capture
 from kvmenc.plan import Parameters, Plan, make_plan
-from kvmenc.report.terminal import print_plan
+from kvmenc.report.terminal import columns, print_plan
 from kvmenc.scratchrun import Part
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _parts(parts: list[Part]) -> Table:
 
 
 def _layout(slots: list[SlotRow]) -> Table:
-    table = _table("slot", "gfns", "pages", "RAMBlock", "offset", "note")
+    table = columns("slot", "gfns", "pages", "RAMBlock", "offset", "note")
     for slot in slots:
         gfns = f"{slot.base_gfn:#x}-{slot.base_gfn + slot.npages - 1:#x}"
         table.add_row(
@@ -126,7 +126,7 @@ def _layout(slots: list[SlotRow]) -> Table:
 
 
 def _syncs(capture: Capture) -> Table:
-    table = _table("at ms", "dirty private", "dirty shared", "flipped", "dirty since start")
+    table = columns("at ms", "dirty private", "dirty shared", "flipped", "dirty since start")
     for sample, point in zip(capture.samples, capture.curve, strict=True):
         table.add_row(
             f"{sample.t_ms:.0f}",
@@ -135,11 +135,4 @@ def _syncs(capture: Capture) -> Table:
             f"{sample.flipped_pages:,}",
             f"{point.private_pages + point.shared_pages:,}",
         )
-    return table
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-    for name in columns:
-        table.add_column(name, justify="left" if name in {"gfns", "RAMBlock", "note"} else "right")
     return table

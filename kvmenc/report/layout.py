@@ -5,21 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, Self
 
 import msgspec
-from rich.table import Table
 from rich.text import Text
 
 from kvmenc import units
 from kvmenc.memory.slots import State
 from kvmenc.qemu.costs import warnings_of
+from kvmenc.report.terminal import bullet, columns
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from kvmenc.memory.join import Piece
     from kvmenc.memory.slots import RamBlock
     from kvmenc.qemu.join import QemuLayout
 
 __all__ = ["BlockRow", "LayoutReport", "PieceRow", "print_layout"]
+
+_WHOLE = frozenset({"slot", "gfns", "pages", "offset"})
 
 
 class PieceRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,16 +144,15 @@ def print_layout(report: LayoutReport, console: Console) -> None:
     if report.warnings:
         console.print(Text("\nWarnings", "bold"))
     for line in report.warnings:
-        bullet = Table.grid(padding=(0, 1, 0, 0))
-        bullet.add_row("-", Text(line))
-        console.print(bullet)
+        console.print(bullet(line))
 
 
 def _slots(report: LayoutReport) -> Table:
     """Slot ids only where they are known, address spaces only where there are two."""
     override = {block.name: block.override for block in report.blocks}
     known = any(piece.slot_id is not None for piece in report.pieces)
-    table = _table(*(["slot"] if known else []), "gfns", "pages", "RAMBlock", "offset", "note")
+    shown = (*(["slot"] if known else []), "gfns", "pages", "RAMBlock", "offset", "note")
+    table = columns(*shown, whole=_WHOLE)
     for it in report.pieces:
         row = [Text(f"{it.base_gfn:#x}-{it.base_gfn + it.npages - 1:#x}"), Text(str(it.npages))]
         row += [Text(it.block), Text(str(it.block_page)), Text(_note(it, override[it.block]))]
@@ -172,21 +174,8 @@ def _note(it: PieceRow, override: State | None) -> str:
 
 
 def _hidden(blocks: list[BlockRow]) -> Table:
-    table = _table("pages", "RAMBlock", "note")
+    table = columns("pages", "RAMBlock", "note", whole=_WHOLE)
     for it in blocks:
         note = f"taken for {it.override}" if it.override else ""
         table.add_row(Text(str(it.npages)), Text(it.name), Text(note))
-    return table
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-    for name in columns:
-        left = name in {"gfns", "RAMBlock", "note"}
-        table.add_column(
-            name,
-            justify="left" if left else "right",
-            overflow="fold",
-            no_wrap=name in {"slot", "gfns", "pages", "offset"},
-        )
     return table

@@ -11,14 +11,19 @@ from rich.text import Text
 from kvmenc import units
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
+
+    from rich.console import JustifyMethod
 
     from kvmenc.plan.result import Guest, Inputs, Plan, PlannedRound
 
-__all__ = ["Terminal", "print_plan"]
+__all__ = ["Terminal", "bullet", "columns", "print_plan"]
 
 _MOST_ROUNDS = 14
 _HEAD_ROUNDS = 7
+
+# Columns that hold words; the others hold numbers.
+_WORDS = frozenset({"road", "limited by", "gfns", "RAMBlock", "note"})
 
 
 class Terminal(Console):
@@ -41,7 +46,7 @@ def print_plan(plan: Plan, console: Console) -> None:
     console.print(_totals_table(plan))
     console.print(Text(f"\nBottleneck: the {plan.totals.bottleneck}."))
     for line in plan.assumptions:
-        console.print(_bullet(line))
+        console.print(bullet(line))
 
 
 def _verdict(plan: Plan) -> str:
@@ -69,16 +74,25 @@ def _inputs(inputs: Inputs) -> str:
     )
 
 
-def _table(*columns: str) -> Table:
+def columns(*names: str, whole: Collection[str] = ()) -> Table:
+    """An empty table without lines: numbers to the right, words to the left.
+
+    Args:
+        names: the columns' headings.
+        whole: columns that are never wrapped.
+    """
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-    for name in columns:
-        table.add_column(name, justify="left" if name in {"road", "limited by"} else "right")
+    for name in names:
+        justify: JustifyMethod = "left" if name in _WORDS else "right"
+        table.add_column(name, justify=justify, overflow="fold", no_wrap=name in whole)
     return table
 
 
 def _rounds_table(rounds: Sequence[PlannedRound], page_size: int) -> Table:
     """A round to a row: what was dirty when it began, then the bytes sent by road."""
-    table = _table("round", "time", "dirty", "private", "normal", "zero", "encrypted", "limited by")
+    table = columns(
+        "round", "time", "dirty", "private", "normal", "zero", "encrypted", "limited by"
+    )
     for number, one in _elided(rounds):
         if one is None:
             table.add_row("...", f"({number} more)")
@@ -107,7 +121,7 @@ def _elided(rounds: Sequence[PlannedRound]) -> Iterator[tuple[int, PlannedRound 
 
 
 def _totals_table(plan: Plan) -> Table:
-    table = _table("road", "pages", "bytes", "time")
+    table = columns("road", "pages", "bytes", "time")
     totals = plan.totals
     for road in ("normal", "zero", "encrypted"):
         pages, ms = getattr(totals.pages, road), getattr(totals.ms, road)
@@ -122,7 +136,8 @@ def _size(size_bytes: int) -> str:
     return units.format_size(size_bytes) if size_bytes else "-"
 
 
-def _bullet(line: str) -> Table:
-    bullet = Table.grid(padding=(0, 1, 0, 0))
-    bullet.add_row("-", Text(line))
-    return bullet
+def bullet(line: str) -> Table:
+    """A line of a list, wrapped under itself."""
+    row = Table.grid(padding=(0, 1, 0, 0))
+    row.add_row("-", Text(line))
+    return row
