@@ -9,15 +9,28 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from kvmenc.capture import BlockFacts, Capture, CurvePoint, SyncSample
+from kvmenc.capture import (
+    BlockFacts,
+    Capture,
+    SyncSample,
+    Window,
+    WindowPoint,
+    curve_of,
+    provenance_now,
+    slot_facts,
+)
 from kvmenc.memory.maps import DirtyMap
 from kvmenc.memory.sync import GuestMaps
+from kvmenc.memory.words import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from kvmenc.capture import BitmapKind, Bitmaps
     from kvmenc.memory.layout import Layout
+    from kvmenc.memory.slots import RamBlock
     from kvmenc.memory.sync import DirtySource, PrivateSource, SyncReport
+    from kvmenc.memory.words import Words
 
 __all__ = ["Recording"]
 
@@ -46,20 +59,19 @@ class Recording:
         self.maps = GuestMaps(layout)
         self._seen = {block.name: DirtyMap(block.npages) for block in layout.blocks}
         self._samples: list[SyncSample] = []
-        self._curve: list[CurvePoint] = []
-        self._start_s = self._last_s = 0.0
+        self._points: list[WindowPoint] = []
+        self._start_s = self._last_s = self._start_error_s = 0.0
 
     def start(self) -> SyncReport:
         """The sync that everything is counted from; what it found dirty happened before."""
-        report = self.maps.sync(self._dirty, self._private)
+        report, self._start_s, self._start_error_s = self._timed_sync()
+        self._last_s = self._start_s
         self.maps.clear_dirty()
-        self._start_s = self._last_s = self._clock()
         return report
 
     def sync(self) -> SyncSample:
         """One sync: dirty pages since the one before, by class."""
-        report = self.maps.sync(self._dirty, self._private)
-        now_s = self._clock()
+        report, now_s, error_s = self._timed_sync()
         sample = SyncSample(
             t_ms=(now_s - self._start_s) * 1e3,
             ms=(now_s - self._last_s) * 1e3,
@@ -69,53 +81,63 @@ class Recording:
         )
         self._last_s = now_s
         self._samples.append(sample)
-        self._add_to_curve(sample.t_ms)
+        self._points.append(self._point(sample.t_ms, (error_s + self._start_error_s) * 1e3))
         return sample
 
-    def _add_to_curve(self, t_ms: float) -> None:
-        private = shared = 0
+    def _timed_sync(self) -> tuple[SyncReport, float, float]:
+        """A sync, the middle of the time that it took, and half of that time."""
+        before_s = self._clock()
+        report = self.maps.sync(self._dirty, self._private)
+        after_s = self._clock()
+        return report, (before_s + after_s) / 2, (after_s - before_s) / 2
+
+    def _point(self, t_ms: float, error_ms: float) -> WindowPoint:
+        """Add what this sync found to what was seen, and count that."""
+        counts = []
         for name, seen in self._seen.items():
             seen.merge(self.maps.dirty[name])
-            seen_private, seen_shared = seen.split(self.maps.private[name])
-            private += seen_private
-            shared += seen_shared
+            counts.append(seen.split(self.maps.private[name]))
         self.maps.clear_dirty()
-        self._curve.append(CurvePoint(t_ms, private, shared))
+        private_pages, shared_pages = zip(*counts, strict=True)
+        return WindowPoint(t_ms, error_ms, private_pages, shared_pages)
 
-    def capture(self, source: str, zero_pages: Mapping[str, int]) -> Capture:
-        """What was seen, as a capture.
+    def capture(self, source: str, zero: Mapping[str, Words]) -> tuple[Capture, Bitmaps]:
+        """What was seen, as a capture's facts and bitmaps.
 
         Args:
             source: what was watched, in words.
-            zero_pages: shared pages of only zeros, by RAMBlock, where they were counted.
+            zero: shared pages of only zeros, by RAMBlock, where they were looked for.
         """
-        blocks = tuple(
-            BlockFacts(
-                name=block.name,
-                npages=block.npages,
-                private_pages=self.maps.private[block.name].pages,
-                zero_pages=zero_pages.get(block.name),
-                unlogged_pages=self._layout.unlogged_pages(block),
-            )
-            for block in self._layout.blocks
-        )
+        bitmaps: dict[tuple[BitmapKind, str], Words] = {}
+        for name, seen in self._seen.items():
+            bitmaps["dirty", name] = seen.words
+            bitmaps["private", name] = self.maps.private[name].words
+        bitmaps |= {("zero", name): words for name, words in zero.items()}
+        return self._facts(source, zero), bitmaps
+
+    def _facts(self, source: str, zero: Mapping[str, Words]) -> Capture:
+        window = Window(0.0, self._start_error_s * 1e3, "time", tuple(self._points))
         return Capture(
             source=source,
             private_source=self._private.name,
-            blocks=blocks,
-            curve=tuple(self._monotone()),
+            blocks=tuple(self._block(block, zero.get(block.name)) for block in self._layout.blocks),
+            curve=curve_of([window]),
             samples=tuple(self._samples),
+            slots=slot_facts(self._layout),
+            windows=(window,),
+            provenance=provenance_now("sync"),
+            notes=tuple(
+                f"{block.name} is taken for {block.override}, whatever the kernel says"
+                for block in self._layout.blocks
+                if block.override
+            ),
         )
 
-    def _monotone(self) -> list[CurvePoint]:
-        """The curve with each class never falling.
-
-        A page that was dirtied and then flipped moves from one class to the other; the class that
-        lost it keeps its greatest count, so that neither is ever taken for quieter than it was.
-        """
-        points, private, shared = [], 0, 0
-        for point in self._curve:
-            private = max(private, point.private_pages)
-            shared = max(shared, point.shared_pages)
-            points.append(CurvePoint(point.ms, private, shared))
-        return points
+    def _block(self, block: RamBlock, zero: Words | None) -> BlockFacts:
+        return BlockFacts(
+            name=block.name,
+            npages=block.npages,
+            private_pages=self.maps.private[block.name].pages,
+            zero_pages=None if zero is None else count(zero, block.npages),
+            unlogged_pages=self._layout.unlogged_pages(block),
+        )

@@ -27,15 +27,17 @@ from kvmenc.guest.trial import delivered_hypercall
 from kvmenc.guest.x86 import FLIP_PORT
 from kvmenc.kvm import KvmSystem
 from kvmenc.measure import Recording
+from kvmenc.memory.words import from_pages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from kvmenc import uapi
     from kvmenc.backend import Backend
-    from kvmenc.capture import Capture, SyncSample
+    from kvmenc.capture import Bitmaps, Capture, SyncSample
     from kvmenc.guest.x86 import FlipBy
     from kvmenc.memory.maps import PrivateMap
+    from kvmenc.memory.words import Words
 
 __all__ = ["SYNC_AT_MS", "BackendName", "Part", "ScratchRun", "best_backend", "scratch_program"]
 
@@ -150,12 +152,12 @@ class ScratchRun:
             time.sleep(max(0.0, start_s + due_ms / 1e3 - time.monotonic()))
             yield self.recording.sync()
 
-    def capture(self) -> Capture:
-        """What was seen, with the zero pages counted now."""
+    def capture(self) -> tuple[Capture, Bitmaps]:
+        """What was seen, facts and bitmaps, with the zero pages looked for now."""
         maps = self.recording.maps.private
         rams = (self.machine.ram, self.machine.bios, self.machine.dimm)
-        zero_pages = {ram.name: _shared_zero_pages(ram, maps[ram.name]) for ram in rams}
-        return self.recording.capture(self._source, zero_pages)
+        zero = {ram.name: _shared_zeros(ram, maps[ram.name]) for ram in rams}
+        return self.recording.capture(self._source, zero)
 
 
 def record(backend: BackendName, on_sync: Callable[[SyncSample], object]) -> Capture:
@@ -168,7 +170,7 @@ def record(backend: BackendName, on_sync: Callable[[SyncSample], object]) -> Cap
     with ScratchRun(backend) as run:
         for sample in run.syncs():
             on_sync(sample)
-        return run.capture()
+        return run.capture()[0]
 
 
 def _carrier(backend: BackendName) -> tuple[Backend, FlipBy | None]:
@@ -209,8 +211,8 @@ def _describe(backend: BackendName) -> str:
     return f"scratch guest on {'/dev/kvm' if backend == 'local' else 'fakekvm'}"
 
 
-def _shared_zero_pages(ram: GuestRam, private: PrivateMap) -> int:
-    """Shared pages that hold only zeros: those that migration need not send."""
+def _shared_zeros(ram: GuestRam, private: PrivateMap) -> Words:
+    """A bitmap of shared pages that hold only zeros: those that migration need not send."""
     contents = np.frombuffer(ram.area, dtype="<u8").reshape(ram.npages, PAGE // 8)
-    zero = ~contents.any(axis=1)
-    return int(np.count_nonzero(zero & ~private.at(np.arange(ram.npages))))
+    zero = from_pages(np.flatnonzero(~contents.any(axis=1)), ram.npages)
+    return zero & ~private.words

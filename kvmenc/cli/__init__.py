@@ -12,16 +12,19 @@ from typing import NoReturn
 
 import click
 
+from kvmenc import package_version
 from kvmenc.errors import KvmencError
 
 __all__ = ["main", "root"]
 
 #: Subcommand -> what it does. Each is ``command`` in the module of its name beside this one.
 COMMANDS = {
+    "capture": "What the guest of a running QEMU dirties, and how fast.",
     "demo": "The main job, start to end, on the best KVM at hand.",
     "layout": "Where a QEMU's guest has its memory: slots and RAMBlocks.",
     "plan": "What a migration would do: rounds, time, pause, verdict.",
     "probe": "What this host's KVM can do, and what that means.",
+    "show": "What is in a capture: memory map, counts, curve.",
 }
 
 EXIT_INTERRUPTED = 130
@@ -92,8 +95,6 @@ Examples:
 
 def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
     if wanted:
-        from kvmenc.cli.common import package_version  # noqa: PLC0415 - slow
-
         click.echo(f"kvmenc {package_version()}")
         ctx.exit()
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kvmenc import units
+from kvmenc import package_version, units
 from kvmenc.errors import InputError
 
 if TYPE_CHECKING:
@@ -54,16 +54,6 @@ TIME = Unit("time", units.parse_time_ms)
 PAGE_RATE = Unit("page-rate", units.parse_page_rate_pps)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-
-
-def package_version() -> str:
-    """Of the installed package; ``unknown`` when run from a tree that is not installed."""
-    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - slow
-
-    try:
-        return version("kvmenc")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def emit_json(result: Struct) -> None:

@@ -20,7 +20,7 @@ _EXAMPLES = """\b
 Examples:
   kvmenc demo
   kvmenc demo --backend fake
-  kvmenc demo -o demo.capture && kvmenc plan demo.capture --private-rate 5000pps
+  kvmenc demo -o demo.capture && kvmenc show demo.capture
   kvmenc demo --json | jq .plan.verdict
 """
 
@@ -50,10 +50,11 @@ def command(*, backend: BackendName | None, output: Path | None, as_json: bool) 
         with progress("watching the guest", SYNC_AT_MS[-1]) as update:
             for sample in run.syncs():
                 update(sample.t_ms)
-        demo = Demo.of(run.parts, run.machine.layout, run.capture())
+        capture, bitmaps = run.capture()
+    demo = Demo.of(run.parts, capture)
+    if output:
+        save_capture(capture, output, bitmaps)
     if as_json:
         emit_json(demo)
     else:
         print_demo(demo, console())
-    if output:
-        save_capture(demo.capture, output)

@@ -8,8 +8,10 @@ import msgspec
 from rich.text import Text
 
 from kvmenc import units
+from kvmenc.capture import SlotFacts
 from kvmenc.memory.slots import State
 from kvmenc.qemu.costs import warnings_of
+from kvmenc.report.slots import slots_table
 from kvmenc.report.terminal import bullet, columns
 
 if TYPE_CHECKING:
@@ -22,35 +24,17 @@ if TYPE_CHECKING:
 
 __all__ = ["BlockRow", "LayoutReport", "PieceRow", "print_layout"]
 
-_WHOLE = frozenset({"slot", "gfns", "pages", "offset"})
 
-
-class PieceRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A run of pages of one memslot and one RAMBlock; nearly always a whole slot.
+class PieceRow(SlotFacts, frozen=True, kw_only=True):
+    """A piece, with what else a running QEMU tells of it.
 
     Attributes:
-        as_id: address space; 1 is what the guest sees in system management mode.
-        slot_id: KVM's number; null where QEMU does not tell it.
-        base_gfn: first gfn.
-        npages: size.
-        block: name of the RAMBlock.
-        block_page: page of it at the first gfn.
         host_addr: where the first page lies in QEMU, in bytes; null where nobody told.
-        readonly: ROM to KVM.
-        log_dirty: KVM logs writes now; null where QEMU does not tell.
         guest_memfd: private pages lie in a guest_memfd; null where QEMU does not tell.
         aliased: the guest sees these pages at other gfns too.
     """
 
-    as_id: int
-    slot_id: int | None
-    base_gfn: int
-    npages: int
-    block: str
-    block_page: int
     host_addr: int | None
-    readonly: bool
-    log_dirty: bool | None
     guest_memfd: bool | None
     aliased: bool
 
@@ -148,33 +132,21 @@ def print_layout(report: LayoutReport, console: Console) -> None:
 
 
 def _slots(report: LayoutReport) -> Table:
-    """Slot ids only where they are known, address spaces only where there are two."""
     override = {block.name: block.override for block in report.blocks}
-    known = any(piece.slot_id is not None for piece in report.pieces)
-    shown = (*(["slot"] if known else []), "gfns", "pages", "RAMBlock", "offset", "note")
-    table = columns(*shown, whole=_WHOLE)
-    for it in report.pieces:
-        row = [Text(f"{it.base_gfn:#x}-{it.base_gfn + it.npages - 1:#x}"), Text(str(it.npages))]
-        row += [Text(it.block), Text(str(it.block_page)), Text(_note(it, override[it.block]))]
-        table.add_row(*([Text(str(it.slot_id))] if known else []), *row)
-    return table
+    return slots_table((it, _special(it, override[it.block])) for it in report.pieces)
 
 
-def _note(it: PieceRow, override: State | None) -> str:
+def _special(it: PieceRow, override: State | None) -> list[str]:
     notes = {
-        "SMM": it.as_id > 0,
-        "read-only": it.readonly,
         "guest_memfd": it.guest_memfd,
-        "unlogged": it.log_dirty is False and not it.readonly,
-        f"offset % 64 = {it.block_page % 64}": it.block_page % 64,
         "seen twice": it.aliased,
         f"taken for {override}": override,
     }
-    return ", ".join(note for note, holds in notes.items() if holds)
+    return [note for note, holds in notes.items() if holds]
 
 
 def _hidden(blocks: list[BlockRow]) -> Table:
-    table = columns("pages", "RAMBlock", "note", whole=_WHOLE)
+    table = columns("pages", "RAMBlock", "note", whole={"pages"})
     for it in blocks:
         note = f"taken for {it.override}" if it.override else ""
         table.add_row(Text(str(it.npages)), Text(it.name), Text(note))

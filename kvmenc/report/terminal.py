@@ -12,18 +12,21 @@ from kvmenc import units
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
+    from typing import TypeVar
 
     from rich.console import JustifyMethod
 
     from kvmenc.plan.result import Guest, Inputs, Plan, PlannedRound
 
-__all__ = ["Terminal", "bullet", "columns", "print_plan"]
+    Item = TypeVar("Item")
 
-_MOST_ROUNDS = 14
-_HEAD_ROUNDS = 7
+__all__ = ["Terminal", "bullet", "columns", "elided", "print_plan"]
+
+_MOST_ROWS = 14
+_HEAD_ROWS = 7
 
 # Columns that hold words; the others hold numbers.
-_WORDS = frozenset({"road", "limited by", "gfns", "RAMBlock", "note"})
+_WORDS = frozenset({"road", "limited by", "gfns", "RAMBlock", "note", "ended by"})
 
 
 class Terminal(Console):
@@ -93,7 +96,7 @@ def _rounds_table(rounds: Sequence[PlannedRound], page_size: int) -> Table:
     table = columns(
         "round", "time", "dirty", "private", "normal", "zero", "encrypted", "limited by"
     )
-    for number, one in _elided(rounds):
+    for number, one in elided(rounds):
         if one is None:
             table.add_row("...", f"({number} more)")
             continue
@@ -110,13 +113,13 @@ def _rounds_table(rounds: Sequence[PlannedRound], page_size: int) -> Table:
     return table
 
 
-def _elided(rounds: Sequence[PlannedRound]) -> Iterator[tuple[int, PlannedRound | None]]:
-    """Numbered rounds; None, with how many, in place of the middle of a long list."""
-    skipped = len(rounds) - _MOST_ROUNDS
-    for i, one in enumerate(rounds):
-        if skipped <= 0 or not _HEAD_ROUNDS <= i < _HEAD_ROUNDS + skipped:
+def elided(items: Sequence[Item]) -> Iterator[tuple[int, Item | None]]:
+    """Numbered items; None, with how many, in place of the middle of a long list."""
+    skipped = len(items) - _MOST_ROWS
+    for i, one in enumerate(items):
+        if skipped <= 0 or not _HEAD_ROWS <= i < _HEAD_ROWS + skipped:
             yield i + 1, one
-        elif i == _HEAD_ROUNDS:
+        elif i == _HEAD_ROWS:
             yield skipped, None
 
 

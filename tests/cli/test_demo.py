@@ -47,8 +47,9 @@ def test_json_holds_what_was_real_the_syncs_and_the_plan(backend: str, demo: Any
     real = {part["name"]: part["real"] for part in demo["parts"]}
     assert real["guest"] == real["dirty log"] == (backend == "local")
     assert real["private/shared"] is False
-    assert len({slot["block"] for slot in demo["slots"]}) == 3
-    assert any(slot["block_page"] % 64 for slot in demo["slots"])
+    slots = demo["capture"]["slots"]
+    assert len({slot["block"] for slot in slots}) == 3
+    assert any(slot["block_page"] % 64 for slot in slots)
 
 
 def test_the_capture_is_what_the_scratch_program_does(demo: Any) -> None:
