@@ -47,7 +47,7 @@ class ContentSource:
     """A ``PrivateSource``: 1 = private or random, or unread; 0 = shared or zero.
 
     Args:
-        read_pages: how to read guest memory, for example ``HostMemory().read_pages``.
+        read_pages: how to read guest memory, for example ``Contents(pid, layout).read_pages``.
         kind: the VM's kind.
 
     Attributes:

@@ -50,6 +50,18 @@ class GfnState:
         change(self._words, bits, bits + (ends - starts))
         return int((ends - starts).sum())
 
+    def set_many(self, gfns: Gfns, end_gfns: Gfns, *, private: bool) -> int:
+        """As ``set_range``, of any number of ranges; ``end_gfns`` are those after each's last."""
+        change = set_ranges if private else clear_ranges
+        known = 0
+        for base, end, bit in zip(self._base, self._end, self._bit, strict=True):
+            starts, ends = np.maximum(gfns, base), np.minimum(end_gfns, end)
+            inside = starts < ends
+            starts, ends = starts[inside], ends[inside]
+            change(self._words, bit + (starts - base), bit + (ends - base))
+            known += int((ends - starts).sum())
+        return known
+
     def words_of(self, slot: MemSlot) -> Words:
         """A copy of the slot's bits, 1 = private."""
         words = ones(slot.npages)

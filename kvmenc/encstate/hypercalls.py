@@ -17,6 +17,7 @@ from kvmenc.encstate.gfnstate import GfnState
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from kvmenc.encstate.gfnstate import Gfns
     from kvmenc.memory.slots import MemSlot
     from kvmenc.memory.words import Words
 
@@ -70,6 +71,19 @@ class MapGpaTracker:
             if not private:
                 self.unkept_pages += npages - known
         return DONE
+
+    def apply_many(self, gfns: Gfns, end_gfns: Gfns, *, private: bool) -> None:
+        """Enter any number of announcements of one kind, all at once.
+
+        Args:
+            gfns: the first of each.
+            end_gfns: the one after the last of each; ranges do not overlap.
+            private: what they announce.
+        """
+        with self._lock:
+            known = self._state.set_many(gfns, end_gfns, private=private)
+            if not private:
+                self.unkept_pages += int((end_gfns - gfns).sum()) - known
 
     def handle_exit(self, run: uapi.kvm_run) -> None:
         """Answer the KVM_EXIT_HYPERCALL in ``run``; other hypercalls get -KVM_ENOSYS."""

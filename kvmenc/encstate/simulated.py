@@ -15,7 +15,18 @@ if TYPE_CHECKING:
 
     from kvmenc.memory.slots import MemSlot
 
-__all__ = ["ConstantSource", "Flip", "PatternSource", "ScriptedSource"]
+__all__ = [
+    "ALL_PRIVATE",
+    "ALL_SHARED",
+    "ConstantSource",
+    "Flip",
+    "PatternSource",
+    "ScriptedSource",
+]
+
+
+#: What a ConstantSource is called.
+ALL_PRIVATE, ALL_SHARED = "all private", "all shared"
 
 
 class ConstantSource:
@@ -23,7 +34,7 @@ class ConstantSource:
 
     def __init__(self, *, private: bool) -> None:
         self._make = ones if private else zeros
-        self.name = "all private" if private else "all shared"
+        self.name = ALL_PRIVATE if private else ALL_SHARED
 
     def read(self, slots: Sequence[MemSlot]) -> Iterator[tuple[MemSlot, Words]]:
         """Yield each slot's words, all alike."""

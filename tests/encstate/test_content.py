@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import mmap
-from ctypes import addressof, c_char
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,16 +12,13 @@ from hypothesis import strategies as st
 
 from kvmenc.encstate.content import ContentSource, sample_pages
 from kvmenc.encstate.contentreport import CONFIDENCE, ContentReport
-from kvmenc.encstate.hostmemory import HostMemory
 from kvmenc.encstate.kinds import VmKind
-from kvmenc.errors import HostError, NotSupported
+from kvmenc.errors import NotSupported
 from kvmenc.memory.slots import MemSlot
 from tests.encstate import pages
 from tests.encstate.bits import bits_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
 ZERO, SHARED, RANDOM, HOLE = range(4)
@@ -210,34 +205,3 @@ def test_a_guest_of_which_nothing_can_be_read_is_unknown_not_shared() -> None:
 def test_contents_are_no_source_where_private_memory_is_in_guest_memfd(kind: VmKind) -> None:
     with pytest.raises(NotSupported, match="guest_memfd"):
         ContentSource(Memory().read_pages, kind)
-
-
-@pytest.fixture
-def own_memory() -> Iterator[tuple[mmap.mmap, int]]:
-    area = mmap.mmap(-1, 5 * 4096)
-    pin = c_char.from_buffer(area)
-    yield area, addressof(pin)
-    del pin
-    area.close()
-
-
-def test_this_process_memory_is_read_at_the_slots_address(
-    own_memory: tuple[mmap.mmap, int],
-) -> None:
-    area, address = own_memory
-    area[2 * 4096 : 3 * 4096] = pages.random(1).tobytes()
-    area[3 * 4096] = 7
-    slot = MemSlot(0, 0x100, 4, address + 4096)
-    with HostMemory() as memory:
-        found = ContentSource(memory.read_pages, VmKind.SEV).survey([slot])
-    assert (found.zero_pages, found.private_or_random_pages, found.shared_pages) == (2, 1, 1)
-
-
-def test_unmapped_memory_is_unread_and_does_not_crash() -> None:
-    with HostMemory() as memory:
-        assert memory.read_pages(MemSlot(0, 0, 4, 0), 0, 4) == b""
-
-
-def test_a_process_that_is_gone_is_a_clear_error() -> None:
-    with pytest.raises(HostError, match=r"cannot open /proc/4194305/mem: ENOENT"):
-        HostMemory(pid=4194305)
