@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kvmenc.backend import Backend
     from kvmenc.uapi import Ioctl
 
-__all__ = ["HINTS", "call", "hint_for"]
+__all__ = ["HINTS", "call", "hint_for", "named_error"]
 
 _LOG_ABSENT = "no such memslot, or it was made without dirty logging (KVM_MEM_LOG_DIRTY_PAGES)"
 _RING_IN_USE = "the VM tracks dirty pages in a ring: read the vCPUs' rings instead"
@@ -120,10 +120,11 @@ def call(
         except InterruptedError:
             continue
         except OSError as error:
-            raise _named(request.name, error.errno or 0, detail) from error
+            raise named_error(request.name, error.errno or 0, detail) from error
 
 
-def _named(ioctl: str, number: int, detail: str) -> IoctlError | NotSupported:
+def named_error(ioctl: str, number: int, detail: str) -> IoctlError | NotSupported:
+    """The error for ``ioctl`` (a kernel name) failing with errno ``number``."""
     hint = hint_for(ioctl, number)
     if number == errno.ENOTTY:
         return NotSupported(f"{ioctl}({detail}) failed: {errno_name(number)}: {hint}")

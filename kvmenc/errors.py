@@ -7,6 +7,7 @@
     ├── HostError                3   this host, kernel or process cannot do it
     │   ├── NoKvm                      /dev/kvm is absent or may not be opened
     │   ├── NotSupported               the kernel lacks the ioctl or capability
+    │   ├── NotPermitted               a process may not be looked into
     │   └── IoctlError  (OSError)      an ioctl failed; says which, the errno by name, what to do
     │       ├── WrongProcess           EIO: the fd belongs to another process's VM
     │       └── SlotNotLogged          ENOENT: no such memslot, or dirty logging is off
@@ -32,6 +33,7 @@ __all__ = [
     "KvmencError",
     "LayoutError",
     "NoKvm",
+    "NotPermitted",
     "NotSupported",
     "SlotNotLogged",
     "WrongProcess",
@@ -68,6 +70,10 @@ class NoKvm(HostError):
 
 class NotSupported(HostError):
     """The kernel lacks an ioctl or a capability."""
+
+
+class NotPermitted(HostError):
+    """A process may not be looked into, or not be traced."""
 
 
 class IoctlError(HostError, OSError):

@@ -14,6 +14,7 @@ from kvmenc.uapi.page_enc import *  # noqa: F403
 from kvmenc.uapi.page_enc_types import *  # noqa: F403
 from kvmenc.uapi.para import *  # noqa: F403
 from kvmenc.uapi.psp_sev import *  # noqa: F403
+from kvmenc.uapi.ptrace import *  # noqa: F403
 from kvmenc.uapi.run import *  # noqa: F403
 from kvmenc.uapi.sev import *  # noqa: F403
 from kvmenc.uapi.vcpu import *  # noqa: F403

@@ -93,6 +93,22 @@ def _program() -> str:
 #include <linux/kvm.h>
 #include <linux/kvm_para.h>
 #include <linux/psp-sev.h>
+#include <linux/elf.h>
+#include <linux/futex.h>
+#include <linux/mman.h>
+#include <linux/ptrace.h>
+#include <linux/time.h>
+#include <linux/uio.h>
+#include <asm/sigcontext.h>
+#include <asm/signal.h>
+#include <asm/ucontext.h>
+#include <sys/syscall.h>
+#include <sys/user.h>
+/* Names in C that mean "private" in Python, and two places in them. */
+#define fpx_sw_bytes _fpx_sw_bytes
+#define xstate_header _header
+#define FPX_SW_BYTES_OFFSET offsetof(struct _fpstate_64, sw_reserved)
+#define XSTATE_HEADER_OFFSET offsetof(struct _xstate, xstate_hdr)
 static void print(const char *what, unsigned long long value)
 {{
     printf("%s %llu\\n", what, value);

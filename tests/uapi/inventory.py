@@ -71,4 +71,8 @@ def ioctls() -> dict[str, Ioctl]:
 
 def constants() -> dict[str, int]:
     found = (item for module in modules() for item in vars(module).items())
-    return {k: v for k, v in found if type(v) is int and k.isupper() and not k.startswith("_")}
+    return {
+        k: v
+        for k, v in found
+        if type(v) is int and (k.isupper() or k.startswith("SYS_")) and not k.startswith("_")
+    }

@@ -20,8 +20,13 @@ CONSTANTS_SINCE = {
     "KVM_X86_TDX_VM": Since((6, 16), 5),
 }
 
-# In no header: the documentation's guest states, the kernel's own platform states, and Hygon's.
+# In no header: the kernel's own errnos, the documentation's guest states, the kernel's own platform
+# states, and Hygon's.
 CONSTANTS_ABSENT = {
+    "ERESTARTNOHAND": 514,
+    "ERESTARTNOINTR": 513,
+    "ERESTARTSYS": 512,
+    "ERESTART_RESTARTBLOCK": 516,
     "KVM_CSV_COMMAND_BATCH": 24,
     "SEV_STATE_INIT": 1,
     "SEV_STATE_INVALID": 0,
