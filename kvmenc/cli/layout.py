@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kvmenc.cli.common import console, emit_json, json_option
+from kvmenc.cli.monitor import monitor_options, open_monitor
 
 if TYPE_CHECKING:
     from kvmenc.qemu.join import QemuLayout
@@ -17,6 +18,7 @@ __all__ = ["command"]
 _EXAMPLES = """\b
 Examples:
   kvmenc layout --qmp /run/guest.qmp
+  kvmenc layout --domain guest
   kvmenc layout --mtree mtree.txt --ramblock ramblock.txt
   kvmenc layout --trace qemu.log --ramblock ramblock.txt --json | jq .pieces
 
@@ -30,7 +32,7 @@ _FILE = click.Path(path_type=Path)
 
 
 @click.command(epilog=_EXAMPLES)
-@click.option("--qmp", type=_FILE, metavar="SOCK", help="QMP socket of a running QEMU.")
+@monitor_options
 @click.option("--mtree", type=_FILE, metavar="FILE", help="Saved `info mtree -f`.")
 @click.option("--ramblock", type=_FILE, metavar="FILE", help="Saved `info ramblock`.")
 @click.option("--trace", type=_FILE, metavar="FILE", help="Log of kvm_set_user_memory.")
@@ -38,6 +40,7 @@ _FILE = click.Path(path_type=Path)
 def command(
     *,
     qmp: Path | None,
+    domain: str | None,
     mtree: Path | None,
     ramblock: Path | None,
     trace: Path | None,
@@ -49,13 +52,17 @@ def command(
     KVM's slot ids and dirty logs; before QEMU 8.0 it needs --mtree beside --ramblock. Warns about
     what costs at migration.
     """
-    if qmp:
+    if qmp or domain:
         if mtree or ramblock or trace:
-            raise click.UsageError("--qmp asks QEMU for everything: it goes without files")
-        layout, source = _ask(qmp), str(qmp)
+            raise click.UsageError(
+                "--qmp and --domain ask a running QEMU for everything: they go without files"
+            )
+        layout, source = _ask(qmp, domain), str(qmp or domain)
     else:
         if not ramblock or not (mtree or trace):
-            raise click.UsageError("give --qmp, or --ramblock with --mtree, --trace or both")
+            raise click.UsageError(
+                "give --qmp or --domain, or --ramblock with --mtree, --trace or both"
+            )
         layout, source = _read(ramblock, mtree, trace), str(trace or mtree)
     from kvmenc.report.layout import LayoutReport, print_layout  # noqa: PLC0415 - rich is slow
 
@@ -66,11 +73,11 @@ def command(
         print_layout(report, console())
 
 
-def _ask(socket: Path) -> QemuLayout:
-    from kvmenc.qemu.qmp import Qmp, read_layout  # noqa: PLC0415 - asyncio is slow to import
+def _ask(qmp: Path | None, domain: str | None) -> QemuLayout:
+    from kvmenc.qemu.live import read_layout  # noqa: PLC0415 - numpy is slow to import
 
-    with Qmp(socket) as qmp:
-        return read_layout(qmp)
+    with open_monitor(qmp, domain) as monitor:
+        return read_layout(monitor)
 
 
 def _read(ramblock: Path, mtree: Path | None, trace: Path | None) -> QemuLayout:

@@ -63,7 +63,16 @@ def test_the_table_fits_80_columns_and_names_every_block(machine: str) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [[], PC[:1], PC[1:], [*PC, "--qmp=/x"], ["--trace=/x"], ["--qmp=/x", "--trace=/x"]],
+    [
+        [],
+        PC[:1],
+        PC[1:],
+        [*PC, "--qmp=/x"],
+        ["--trace=/x"],
+        ["--qmp=/x", "--trace=/x"],
+        ["--qmp=/x", "--domain=x"],
+        [*PC, "--domain=x"],
+    ],
 )
 def test_options_that_do_not_go_together_are_exit_status_2(options: list[str]) -> None:
     result = CliRunner().invoke(cli.root, ["layout", *options])

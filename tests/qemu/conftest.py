@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from tests.qemu.machine import PROGRAM
+from tests.qemu.setup import PROGRAM
 from tests.support import need, need_kvm
 
 

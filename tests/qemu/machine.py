@@ -1,50 +1,60 @@
-"""A real QEMU under test: started, spoken to over QMP, and always ended."""
+"""A real QEMU under test: what it is asked, and what it is made to do."""
 
 from __future__ import annotations
 
-import asyncio
 import math
+import os
 import re
-import resource
-import subprocess
 import time
-from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-from qemu.qmp import QMPClient, QMPError
 
 from kvmenc.capture import BlockFacts, Capture
 from kvmenc.plan.result import QueryMigrate
-from tests.qemu.guest import PAGE, RAM_PAGES
+from kvmenc.qemu.text import QemuText
+from kvmenc.qemu.trace import parse_trace
+from tests.qemu.guest import MAILBOX_GPA, PAGE, RAM_PAGES, Stamper
+from tests.qemu.inside import GuestMemory
+from tests.qemu.process import Qemu
+from tests.qemu.qtest import Qtest
+from tests.qemu.setup import Setup
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
     from pathlib import Path
 
+    from kvmenc.memory.slots import MemSlot
     from kvmenc.plan import Parameters
     from tests.qemu.guest import Guest
 
-PROGRAM = "qemu-system-x86_64"
-
-_PATIENCE_S = 30.0
-# A busy QEMU whose tests were killed with SIGKILL ends by itself.
-_CPU_LIMIT_S = 60
-# Before whatever else keeps the machine busy; without the right to, nice says so and goes on.
-_FIRST = ("nice", "-n", "-10")
 _BLOCK = re.compile(r"^ *(\S+) +4 KiB +0x\w+ +(0x\w+) ", re.MULTILINE)
 _AT = re.compile(r"Host virtual address for 0x\w+ \((\S+)\) is (0x\w+)")
-
-
-T = TypeVar("T")
+# It takes a minute at most, and a busy machine some more.
+_LONGEST_MEASURE_S = 90.0
 
 
 class _Status(msgspec.Struct):
     status: str
 
 
+class _DirtyRate(msgspec.Struct):
+    status: str
+    rate: int = msgspec.field(name="dirty-rate", default=-1)
+
+
 def _status(progress: object) -> str:
     return msgspec.convert(progress, _Status).status
+
+
+def _logged_slots(log: Path) -> list[MemSlot]:
+    """Of QEMU's trace; none while it has not traced any."""
+    text = log.read_text() if log.exists() else ""
+    text = text[: text.rfind("\n") + 1]
+    if not text:
+        return []
+    return [it.slot for it in parse_trace(QemuText(str(log), text)) if it.slot.log_dirty]
 
 
 class Place(NamedTuple):
@@ -54,96 +64,35 @@ class Place(NamedTuple):
     host_addr: int
 
 
-class Machine:
-    """QEMU with 64 MiB of RAM and no devices but the board's; a context manager that ends it.
-
-    ACPI is off because its tables are RAMBlocks whose content nobody here knows.
+class Machine(Qemu):
+    """QEMU with no devices but the board's; a context manager that ends it.
 
     Args:
-        folder: made for the socket, the BIOS and the logs.
+        folder: made for the sockets, the BIOS and the logs.
         guest: what runs in it.
         board: QEMU's machine type.
+        setup: how it is started else.
 
     Attributes:
         guest: as given.
-        second_socket: a QMP socket that nobody is connected to.
     """
 
-    def __init__(self, folder: Path, guest: Guest, board: str = "pc") -> None:
+    def __init__(
+        self, folder: Path, guest: Guest, board: str = "pc", setup: Setup | None = None
+    ) -> None:
         self.guest = guest
-        self._folder = folder
-        self.second_socket = folder / "second-qmp"
-        self._qmp = QMPClient()
-        self._cleanup = ExitStack()
-        try:
-            self._start(board)
+        self._board = board
+        self._setup = setup or Setup()
+        super().__init__(folder, guest.image, board, self._setup)
+
+    def _start(self, bios: bytes, setup: Setup, arguments: list[str]) -> None:
+        super()._start(bios, setup, arguments)
+        if not setup.incoming:
             self.wait_for("the guest to fill its memory", self._is_filled)
-        except BaseException:
-            self._cleanup.close()
-            raise
-
-    def _start(self, board: str) -> None:
-        self._folder.mkdir()
-        socket, bios, log = (self._folder / name for name in ("qmp", "bios", "stderr"))
-        bios.write_bytes(self.guest.image)
-        self._runner = self._cleanup.enter_context(asyncio.Runner())
-        self._await(self._qmp.start_server(str(socket)))
-        arguments = ["-nodefaults", "-display", "none", "-accel", "kvm", "-M", f"{board},acpi=off"]
-        arguments += ["-m", str(RAM_PAGES * PAGE >> 20), "-bios", str(bios)]
-        arguments += ["-qmp", f"unix:{socket}"]
-        arguments += ["-qmp", f"unix:{self.second_socket},server=on,wait=off"]
-        with log.open("wb") as output:
-            self._process = subprocess.Popen(
-                [*_FIRST, PROGRAM, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-            )
-        self._cleanup.callback(self._end)
-        resource.prlimit(self._process.pid, resource.RLIMIT_CPU, (_CPU_LIMIT_S, _CPU_LIMIT_S))
-        try:
-            self._await(self._qmp.accept())
-        except TimeoutError:
-            raise AssertionError(f"QEMU does not come up: {log.read_text()}") from None
-        self._cleanup.callback(self._disconnect)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self._cleanup.close()
-
-    def _end(self) -> None:
-        self._process.kill()
-        self._process.wait(_PATIENCE_S)
-
-    def _disconnect(self) -> None:
-        with suppress(QMPError, OSError, EOFError):
-            self._await(self._qmp.disconnect())
-
-    def _await(self, coroutine: Coroutine[Any, Any, object]) -> object:
-        return self._runner.run(asyncio.wait_for(coroutine, _PATIENCE_S))
-
-    def wait_for(self, what: str, look: Callable[[], T | None]) -> T:
-        """Look again and again, until there is something to be seen; returns that."""
-        deadline = time.monotonic() + _PATIENCE_S
-        while not (seen := look()):
-            assert time.monotonic() < deadline, f"waited {_PATIENCE_S:g} s for {what}"
-            time.sleep(0.01)
-        return seen
 
     def _is_filled(self) -> bool:
         word = self.monitor(f"xp /1wx {self.guest.last_filled_gpa:#x}").split()[-1]
         return int(word, 16) != 0
-
-    def command(self, name: str, /, **arguments: object) -> object:
-        """A QMP command; underscores in the names of arguments stand for hyphens."""
-        members = {key.replace("_", "-"): value for key, value in arguments.items()}
-        return self._await(self._qmp.execute(name, members))
-
-    def monitor(self, line: str) -> str:
-        """A command of the human monitor, and its answer."""
-        return str(self.command("human-monitor-command", command_line=line))
 
     def block_pages(self) -> dict[str, int]:
         """The RAMBlocks and their pages in use, in the order in which they are migrated."""
@@ -168,6 +117,70 @@ class Machine:
         match = _AT.search(self.monitor(f"gpa2hva {gpa:#x}"))
         return Place(match[1], int(match[2], 16)) if match else None
 
+    @cached_property
+    def vcpu_tids(self) -> list[int]:
+        vcpus = msgspec.convert(self.command("query-cpus-fast"), list[dict[str, Any]])
+        return [vcpu["thread-id"] for vcpu in vcpus]
+
+    def give_way(self) -> None:
+        """From now on the guest runs only while nobody else wants the CPU."""
+        for tid in self.vcpu_tids:
+            os.sched_setscheduler(tid, os.SCHED_IDLE, os.sched_param(0))
+
+    @cached_property
+    def memory(self) -> GuestMemory:
+        """The guest's, read and written without asking QEMU."""
+        ram = self.find(0)
+        assert ram is not None
+        memory = GuestMemory(self.pid, ram.host_addr)
+        self._cleanup.callback(memory.close)
+        return memory
+
+    @cached_property
+    def device(self) -> Qtest:
+        """Writes memory as a device does."""
+        path = self._folder / "qtest"
+        address = {"type": "unix", "data": {"path": str(path)}}
+        backend = {"type": "socket", "data": {"addr": address, "server": True, "wait": False}}
+        self.command("chardev-add", id="qtest", backend=backend)
+        self.command("object-add", qom_type="qtest", id="qtest", chardev="qtest", log="/dev/null")
+        return self._cleanup.enter_context(Qtest(path))
+
+    def stamp(self, number: int) -> None:
+        """Have a Stamper write a number, other than the last, to its pages; wait until it has."""
+        assert isinstance(self.guest.writer, Stamper)
+        last_gpa = self.guest.writer.gfns[-1] * PAGE
+        self.memory.write(MAILBOX_GPA, number.to_bytes(4, "little"))
+        self.wait_for("the stamping", lambda: self.memory.word(last_gpa) == number)
+
+    def dump(self, file: Path) -> Path:
+        """Save the guest's first 64 MiB, as it sees them; the guest must be stopped."""
+        self.command("pmemsave", val=0, size=RAM_PAGES * PAGE, filename=str(file))
+        return file
+
+    def log_dirty(self, seconds: int = 60) -> list[MemSlot]:
+        """Have QEMU measure the dirty rate by bitmap, which turns KVM's dirty log on.
+
+        Returns:
+            the memslots, as they are logged now; every bit has been cleared since.
+        """
+        log = self._folder / f"slots-{time.monotonic_ns()}"
+        self.trace_to(log, "kvm_set_user_memory")
+        self.command("calc-dirty-rate", calc_time=seconds, mode="dirty-bitmap")
+        self.wait_for("the dirty log", lambda: _logged_slots(log))
+        # QEMU holds its big lock from the first slot logged until all bits are cleared; so when it
+        # has answered a monitor's command, that is over.
+        self.monitor("trace-event kvm_set_user_memory off")
+        return _logged_slots(log)
+
+    def dirty_rate_mib_per_s(self) -> int:
+        """Wait until QEMU has measured; its result."""
+        return self.wait_for("the dirty rate", self._measured_rate, _LONGEST_MEASURE_S).rate
+
+    def _measured_rate(self) -> _DirtyRate | None:
+        answer = msgspec.convert(self.command("query-dirty-rate"), _DirtyRate)
+        return answer if answer.status == "measured" else None
+
     def trace_to(self, log: Path, event: str) -> None:
         """Have QEMU write a trace event to a log file."""
         for line in (f"logfile {log}", f"trace-event {event} on"):
@@ -179,19 +192,20 @@ class Machine:
         command: str = "cat >/dev/null",
         until_sync: float = math.inf,
     ) -> QueryMigrate:
-        """Migrate into a shell command; returns what query-migrate says at the end.
+        """Migrate into a shell command that reads the stream; as ``migrate_to``."""
+        return self.migrate_to(f"exec:{command}", parameters, until_sync)
+
+    def migrate_to(
+        self, uri: str, parameters: Parameters, until_sync: float = math.inf
+    ) -> QueryMigrate:
+        """Migrate; returns what query-migrate says at the end.
 
         Args:
+            uri: such as another machine's ``listen()``; a sandboxed QEMU dies of ``exec:``.
             parameters: max-bandwidth and downtime-limit.
-            command: what reads the stream.
             until_sync: give up at the sync of this number.
         """
-        self.command(
-            "migrate-set-parameters",
-            max_bandwidth=int(parameters.max_bandwidth_bytes_per_s),
-            downtime_limit=int(parameters.downtime_limit_ms),
-        )
-        self.command("migrate", uri=f"exec:{command}")
+        self.start_migration(uri, parameters)
         end = self.wait_for("the migration", lambda: self._end_of_migration(until_sync))
         if end.status == "active":
             self.command("migrate_cancel")
@@ -199,6 +213,19 @@ class Machine:
                 "the cancelling", lambda: _status(self.command("query-migrate")) == "cancelled"
             )
         return end
+
+    def save(self, file: Path, parameters: Parameters) -> None:
+        """Migrate into a file."""
+        self.migrate(parameters, f"cat >{file}.part && mv {file}.part {file}")
+        self.wait_for("the whole stream", file.exists)
+
+    def start_migration(self, uri: str, parameters: Parameters) -> None:
+        self.command(
+            "migrate-set-parameters",
+            max_bandwidth=int(parameters.max_bandwidth_bytes_per_s),
+            downtime_limit=int(parameters.downtime_limit_ms),
+        )
+        self.command("migrate", uri=uri)
 
     def _end_of_migration(self, until_sync: float) -> QueryMigrate | None:
         progress = self.command("query-migrate")
@@ -208,3 +235,28 @@ class Machine:
             return None
         now = msgspec.convert(progress, QueryMigrate)
         return now if status == "completed" or now.ram.dirty_sync_count >= until_sync else None
+
+    def twin(self, folder: Path) -> Machine:
+        """Another of the same kind, into which this one can migrate."""
+        setup = replace(self._setup, incoming=True)
+        return Machine(folder, self.guest, self._board, setup)
+
+    def listen(self) -> str:
+        """Let a migration come by TCP; returns its URI."""
+        self.command("migrate-incoming", uri="tcp:127.0.0.1:0")
+        progress = msgspec.convert(self.command("query-migrate"), dict[str, Any])
+        [address] = progress["socket-address"]
+        return f"tcp:{address['host']}:{address['port']}"
+
+    def load(self, file: Path) -> None:
+        """Have a saved migration stream come in; wait until it has."""
+        self.command("migrate-incoming", uri=f"exec:cat {file}")
+        self.wait_for_arrival()
+
+    def wait_for_arrival(self) -> None:
+        """Wait until what came in is complete; the guest is stopped then."""
+        self.wait_for("the arrival", lambda: self.run_state() not in {"inmigrate", "prelaunch"})
+        assert self.run_state() == "paused"
+
+    def run_state(self) -> str:
+        return _status(self.command("query-status"))

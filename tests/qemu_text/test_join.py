@@ -187,7 +187,7 @@ def test_what_costs_or_cannot_be_known_is_warned_of() -> None:
     slots = trace(
         "Slot#0 flags=0x1 gpa=0x0 size=0x5000 ua=0x7f0000000000 ret=0",
         "Slot#1 flags=0x0 gpa=0x8000 size=0x5000 ua=0x7f0000008000 ret=0",
-        "AS#0 Slot#2 flags=0x4 gpa=0x40000 size=0xb0000 ua=0x7f0000040000"
+        "AddrSpace#0 Slot#2 flags=0x4 gpa=0x40000 size=0xb0000 ua=0x7f0000040000"
         " guest_memfd=9 guest_memfd_offset=0x0 ret=0",
         "Slot#3 flags=0x2 gpa=0x201000 size=0x1000 ua=0x7e0000001000 ret=0",
     )

@@ -95,7 +95,7 @@ def test_the_last_state_of_each_slot_counts() -> None:
 
 def test_the_newer_event_tells_the_address_space_apart_and_the_guest_memfd() -> None:
     tail = " guest_memfd=12 guest_memfd_offset=0x0 ret=0"
-    text = trace("AS#1 " + SLOT.replace("flags=0x0", "flags=0x4").replace(" ret=0", tail))
+    text = trace("AddrSpace#1 " + SLOT.replace("flags=0x0", "flags=0x4").replace(" ret=0", tail))
     [it] = parse_trace(text)
     assert (it.slot.as_id, it.slot.slot_id, it.guest_memfd) == (1, 0, True)
 
@@ -149,7 +149,7 @@ def test_a_wrong_ramblock_is_one_line_with_its_place(text: QemuText, why: str) -
         (QemuText("t", "nothing\n"), "t: no kvm_set_user_memory in it; start QEMU with -trace"),
         (trace(SLOT, SLOT[:-1]), "trace.txt, line 2: no kvm_set_user_memory that is known"),
         (trace(SLOT.replace("gpa=0x0", "gpa=0x10")), "line 1: a slot is whole pages"),
-        (trace("AS#65536 " + SLOT), "line 1: no slot that KVM would take"),
+        (trace("AddrSpace#65536 " + SLOT), "line 1: no slot that KVM would take"),
         (trace(SLOT.replace("gpa=0x0", "gpa=0xffffffffffff0000")), "line 1: no slot that KVM"),
         (trace(SLOT.replace("ua=0x7f", "ua=0xffff7f")), "line 1: no slot that KVM"),
     ],

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import socket
-import threading
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
 from kvmenc.errors import HostError, InputError
-from kvmenc.qemu.qmp import Qmp, read_layout
+from kvmenc.qemu.live import read_layout
+from kvmenc.qemu.monitor import CommandError
+from kvmenc.qemu.qmp import Qmp
+from tests.qemu_text.servers import GREETING_LINE, Refusal, serving
 from tests.qemu_text.texts import mtree, ramblock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-GREETING = {
-    "QMP": {
-        "version": {"qemu": {"major": 7, "minor": 2, "micro": 22}, "package": ""},
-        "capabilities": [],
-    }
-}
 BLOCKS = ramblock(("ram", 1 << 20, 0)).content
 AT_HOME = "Host virtual address for 0x0 (ram) is 0x7f0000000000\r\n"
 
@@ -32,36 +25,10 @@ def views(last: int) -> str:
     return mtree(f"0-{last:x} ram ram KVM").content
 
 
-@contextmanager
-def serving(path: Path, greeting: bytes, answers: Sequence[object] = ()) -> Iterator[None]:
-    """A QMP server for one client, that closes when it has no more answers."""
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(path))
-        server.listen()
-
-        def run() -> None:
-            connection, _ = server.accept()
-            with connection:
-                connection.sendall(greeting)
-                for answer in answers:
-                    if not (command := connection.recv(65536)):
-                        return
-                    reply = {"return": answer, "id": json.loads(command).get("id")}
-                    connection.sendall(json.dumps(reply).encode() + b"\r\n")
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        try:
-            yield
-        finally:
-            thread.join(10)
-            assert not thread.is_alive()
-
-
 def ask(path: Path, *answers: object) -> list[tuple[int, int, int]]:
     """The layout of a QEMU that answers so; its slots."""
     with (
-        serving(path, json.dumps(GREETING).encode() + b"\r\n", [{}, *answers]),
+        serving(path, GREETING_LINE, [{}, *answers]),
         Qmp(path, patience_s=5) as qmp,
     ):
         slots = read_layout(qmp).layout.slots
@@ -137,3 +104,59 @@ def test_a_socket_that_serves_somebody_else_is_said_to_be_busy(tmp_path: Path) -
         busy.listen()
         with pytest.raises(HostError, match=r"within 0\.1 s; .* is another connected"):
             Qmp(tmp_path / "busy", patience_s=0.1)
+
+
+def test_a_command_is_sent_with_qmps_own_names_and_its_answer_comes_back(tmp_path: Path) -> None:
+    with (
+        serving(tmp_path / "qmp", GREETING_LINE, [{}, {"answer": [1, 2]}]),
+        Qmp(tmp_path / "qmp", patience_s=5) as qmp,
+    ):
+        assert qmp.execute("qom-get", path="/machine", property="type") == {"answer": [1, 2]}
+
+
+def test_an_error_of_qemu_is_told_apart_and_named(tmp_path: Path) -> None:
+    refusal = Refusal("the dirty rate is\nalready being measured.", "SomeClass")
+    with (
+        serving(tmp_path / "qmp", GREETING_LINE, [{}, refusal]),
+        Qmp(tmp_path / "qmp", patience_s=5) as qmp,
+        pytest.raises(CommandError) as caught,
+    ):
+        qmp.execute("calc-dirty-rate", calc_time=1)
+    assert caught.value.error_class == "SomeClass"
+    assert caught.value.description == "the dirty rate is already being measured."
+    assert str(caught.value) == (
+        f"{tmp_path}/qmp: calc-dirty-rate: QEMU refuses: the dirty rate is already being measured."
+    )
+
+
+def test_a_qemu_that_has_ended_is_one_line_for_each_command_after(tmp_path: Path) -> None:
+    with (
+        serving(tmp_path / "qmp", GREETING_LINE, [{}, "running"]),
+        Qmp(tmp_path / "qmp", patience_s=5) as qmp,
+    ):
+        assert qmp.execute("query-status") == "running"
+        for _ in range(3):
+            with pytest.raises(HostError, match=r"qmp: query-status: .") as caught:
+                qmp.execute("query-status")
+            assert "\n" not in str(caught.value)
+            assert not isinstance(caught.value, CommandError)
+
+
+def test_a_qemu_that_ends_just_when_the_session_begins_is_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with (
+        serving(tmp_path / "qmp", GREETING_LINE, [{}]),
+        pytest.raises(HostError, match=r"qmp: (connecting by QMP|query-status): ."),
+        Qmp(tmp_path / "qmp", patience_s=5) as qmp,
+    ):
+        qmp.execute("query-status")
+    assert capfd.readouterr().err == ""
+
+
+def test_an_answer_that_never_comes_is_waited_for_so_long(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "silent"))
+        silent.listen()
+        with pytest.raises(HostError, match=r"no answer \(connecting by QMP\) within 0\.2 s"):
+            Qmp(tmp_path / "silent", patience_s=0.2)

@@ -1,0 +1,126 @@
+"""``kvmenc capture``: what the guest of a running QEMU dirties, and how fast."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kvmenc.cli.common import console, emit_json, json_option, progress
+from kvmenc.cli.monitor import monitor_options, open_monitor
+
+if TYPE_CHECKING:
+    from kvmenc.watch.wishes import Watched, Wishes
+
+__all__ = ["command"]
+
+_EXAMPLES = """\b
+Examples:
+  kvmenc capture --qmp /run/guest.qmp --seconds 10 -o guest.kvmenc
+  kvmenc capture --domain web1 -o web1.kvmenc
+  kvmenc capture --qmp /run/sev.qmp --enc-log qemu.log -o sev.kvmenc
+
+\b
+Needs the right to ptrace QEMU (root, or CAP_SYS_PTRACE); without it one
+number a second is all that QEMU tells. Then: kvmenc show, kvmenc plan.
+"""
+
+_FILE = click.Path(path_type=Path)
+_SOURCES = ("bitmap", "hypercalls", "content", "all-private", "all-shared")
+
+
+@click.command(epilog=_EXAMPLES)
+@monitor_options
+@click.option(
+    "--seconds",
+    type=click.FloatRange(1, 86400),
+    default=10.0,
+    show_default=True,
+    help="How long to watch; over 59, in windows.",
+)
+@click.option("-o", "--output", type=_FILE, required=True, metavar="FILE", help="The capture.")
+@click.option("--pid", type=click.IntRange(1), help="QEMU's process, if QEMU names another.")
+@click.option(
+    "--private",
+    type=click.Choice(_SOURCES),
+    help="Where private/shared comes from.  [default: the best at hand]",
+)
+@click.option("--enc-log", type=_FILE, metavar="FILE", help="Log of the guest's announcements.")
+@click.option("--enc-revision", metavar="NAME", help="Posting of KVM_GET_PAGE_ENC_BITMAP here.")
+@click.option("--no-contents", is_flag=True, help="Do not read the guest's memory.")
+@click.option("--during-migration", is_flag=True, help="Look although a migration is going on.")
+@click.option("--trace", type=_FILE, metavar="FILE", help="Log of kvm_set_user_memory, for that.")
+@json_option
+def command(
+    *,
+    qmp: Path | None,
+    domain: str | None,
+    seconds: float,
+    output: Path,
+    pid: int | None,
+    private: str | None,
+    enc_log: Path | None,
+    enc_revision: str | None,
+    no_contents: bool,
+    during_migration: bool,
+    trace: Path | None,
+    as_json: bool,
+) -> None:
+    """Watch the guest of a running QEMU: how many pages it dirties in how long, and which.
+
+    Nothing is installed in the guest, and QEMU is left as it was found. Its own calc-dirty-rate
+    turns dirty logging on; the log is looked at without taking a bit from it.
+    """
+    from kvmenc.encstate.choose import SourceName  # noqa: PLC0415 - numpy is slow to import
+    from kvmenc.watch.wishes import Wishes  # noqa: PLC0415
+
+    if trace and not during_migration:
+        raise click.UsageError("--trace goes with --during-migration")
+    _check_writable(output)
+    wishes = Wishes(
+        seconds=seconds,
+        pid=pid,
+        private=SourceName(private) if private else None,
+        revision=enc_revision,
+        enc_log=enc_log,
+        contents=not no_contents,
+        during_migration=during_migration,
+        trace=trace,
+    )
+    watched = _watch(qmp, domain, wishes)
+    _save_and_show(watched, output, as_json=as_json)
+    if watched.trouble:
+        raise watched.trouble
+
+
+def _watch(qmp: Path | None, domain: str | None, wishes: Wishes) -> Watched:
+    from kvmenc.watch.run import watch  # noqa: PLC0415 - numpy and asyncio are slow to import
+
+    with (
+        open_monitor(qmp, domain) as monitor,
+        progress("watching the guest", wishes.seconds) as update,
+    ):
+        return watch(monitor, wishes, lambda seconds, _pages: update(seconds))
+
+
+def _check_writable(output: Path) -> None:
+    """Better said now than after a minute of watching."""
+    from kvmenc.errors import InputError  # noqa: PLC0415
+
+    if output.is_dir() or not os.access(output.absolute().parent, os.W_OK | os.X_OK):
+        raise InputError(f"{output}: no file can be written there")
+
+
+def _save_and_show(watched: Watched, output: Path, *, as_json: bool) -> None:
+    from kvmenc.capture import open_capture, save_capture  # noqa: PLC0415
+    from kvmenc.report.show import ShowReport, print_show  # noqa: PLC0415 - rich is slow to import
+
+    save_capture(watched.capture, output, watched.bitmaps)
+    with open_capture(output) as file:
+        report = ShowReport.of(file)
+    if as_json:
+        emit_json(report)
+    else:
+        print_show(report, console())

@@ -1,0 +1,52 @@
+"""QEMU's command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tests.qemu.guest import PAGE, RAM_PAGES
+
+PROGRAM = "qemu-system-x86_64"
+
+#: All that can be denied; so libvirt starts it.
+SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """How QEMU is started.
+
+    Attributes:
+        ram_mib: RAM; the guest uses the first 64 MiB of it.
+        ram: what holds the RAM; ``unreserved`` is anonymous, of any size however little there is.
+        sandbox: QEMU may not do what libvirt forbids it, such as to start a process.
+        incoming: it waits for a migration to come, and does not run the guest then either.
+        cpu_limit_s: a busy QEMU whose tests were killed with SIGKILL ends by itself.
+        bios_kib: size of the BIOS; the code is in its last 64 KiB.
+        extra: more of the command line.
+    """
+
+    ram_mib: int = RAM_PAGES * PAGE >> 20
+    ram: Literal["anonymous", "memfd", "unreserved"] = "anonymous"
+    sandbox: bool = False
+    incoming: bool = False
+    cpu_limit_s: int = 60
+    bios_kib: int = 64
+    extra: tuple[str, ...] = ()
+
+    def arguments(self, board: str) -> list[str]:
+        """ACPI is off because its tables are RAMBlocks whose content nobody here knows."""
+        arguments = ["-nodefaults", "-display", "none", "-accel", "kvm"]
+        arguments += ["-name", "under-test,debug-threads=on", "-m", f"{self.ram_mib}M"]
+        machine = f"{board},acpi=off"
+        if self.ram != "anonymous":
+            kind = {"memfd": "memfd,share=on", "unreserved": "ram,reserve=off"}[self.ram]
+            arguments += ["-object", f"memory-backend-{kind},id=pc.ram,size={self.ram_mib}M"]
+            machine += ",memory-backend=pc.ram"
+        arguments += ["-M", machine]
+        if self.sandbox:
+            arguments += ["-sandbox", SANDBOX]
+        if self.incoming:
+            arguments += ["-incoming", "defer", "-S"]
+        return [*arguments, *self.extra]
