@@ -1,0 +1,106 @@
+"""t = 0 of a window: the moment at which QEMU cleared the log that it had just started.
+
+A log starts with every bit set (KVM_DIRTY_LOG_INITIALLY_SET); QEMU syncs it once and then clears it
+(QEMU v7.2, migration/dirtyrate.c, calculate_dirtyrate_dirty_bitmap). So t = 0 lies between the last
+look that saw all ones and the first that did not.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kvmenc.errors import HostError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from kvmenc.memory.slots import MemSlot
+    from kvmenc.watch.peeks import Peek, Peeks
+
+__all__ = ["Start", "find_start", "shows_rom_dirty"]
+
+# A guest may write all pages of a slot smaller than this between two looks.
+_TELLING_PAGES = 64
+# QEMU clears the largest RAMBlock first and the others at once after it.
+_SETTLE_S = 0.2
+_PATIENCE_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The start of a window.
+
+    Attributes:
+        at_s: t = 0, by the clock of the looks.
+        error_s: how far off it may be, either way.
+        took_s: from the request to t = 0, at most: the log was started, synced and cleared, most of
+            it under QEMU's big lock.
+        first: the first look after it.
+        clean: every bit was clear at t = 0; else those of ``first``, whose words are kept then,
+            count as set before.
+    """
+
+    at_s: float
+    error_s: float
+    took_s: float
+    first: Peek
+    clean: bool = True
+
+
+def find_start(
+    peeks: Peeks,
+    slots: Sequence[MemSlot],
+    check: Callable[[], object],
+    clock: Callable[[], float] = time.monotonic,
+) -> Start:
+    """Look until the log has been cleared for the first time; QEMU is being asked to start it now.
+
+    Args:
+        peeks: looks at ``slots``.
+        slots: the slots that will be logged.
+        check: raises when QEMU refuses.
+        clock: seconds, monotonic.
+
+    Raises:
+        HostError: the log does not start, or is never cleared.
+    """
+    asked_s = clock()
+    telling = [slot for slot in slots if slot.npages >= _TELLING_PAGES] or list(slots)
+    largest = max(slots, key=lambda slot: slot.npages)
+    full, earliest_s, latest_s = telling, asked_s, asked_s
+    while clock() < asked_s + _PATIENCE_S:
+        check()
+        peek = peeks.take_some()
+        still_full = [slot for slot in full if peek.all_dirty(slot)]
+        if largest in still_full:
+            earliest_s = peek.before_s
+            continue
+        if len(still_full) < len(full):
+            full, latest_s = still_full, peek.after_s
+        if not full or peek.after_s > latest_s + _SETTLE_S:
+            return _between(earliest_s, latest_s, asked_s, peek)
+    raise HostError(
+        f"QEMU's dirty log was not cleared within {_PATIENCE_S:g} s of being started: is the host"
+        " overloaded? Try again"
+    )
+
+
+def shows_rom_dirty(peek: Peek) -> bool:
+    """Whether pages are dirty that no guest can write: then all bits were set at the log's start.
+
+    KVM does that only under manual protect (Linux v6.12, virt/kvm/kvm_main.c,
+    kvm_vm_ioctl_enable_cap_generic), and such bits are of no use to a migration, which sends every
+    page once anyhow. So this look can harm nobody, whatever it shows.
+    """
+    return any(slot.readonly and peek.any_dirty(slot) for slot in peek.words)
+
+
+def _between(earliest_s: float, latest_s: float, asked_s: float, first: Peek) -> Start:
+    return Start(
+        at_s=(earliest_s + latest_s) / 2,
+        error_s=(latest_s - earliest_s) / 2,
+        took_s=latest_s - asked_s,
+        first=first,
+    )
