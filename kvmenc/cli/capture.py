@@ -18,9 +18,9 @@ __all__ = ["command"]
 
 _EXAMPLES = """\b
 Examples:
-  kvmenc capture --qmp /run/guest.qmp --seconds 10 -o guest.kvmenc
-  kvmenc capture --domain web1 -o web1.kvmenc
-  kvmenc capture --qmp /run/sev.qmp --enc-log qemu.log -o sev.kvmenc
+  kvmenc capture --qmp /run/guest.qmp --seconds 10 -o guest.capture
+  kvmenc capture --domain web1 -o web1.capture
+  kvmenc capture --qmp /run/sev.qmp --enc-log qemu.log -o sev.capture
 
 \b
 Needs the right to ptrace QEMU (root, or CAP_SYS_PTRACE); without it one
@@ -38,7 +38,7 @@ _SOURCES = ("bitmap", "hypercalls", "content", "all-private", "all-shared")
     type=click.FloatRange(1, 86400),
     default=10.0,
     show_default=True,
-    help="How long to watch; over 59, in windows.",
+    help="How long to watch; over 57, in windows.",
 )
 @click.option("-o", "--output", type=_FILE, required=True, metavar="FILE", help="The capture.")
 @click.option("--pid", type=click.IntRange(1), help="QEMU's process, if QEMU names another.")

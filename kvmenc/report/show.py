@@ -184,7 +184,7 @@ def _costs(costs: Costs | None) -> Iterator[str]:
         return
     if costs.log_start_ms is not None:
         start = (
-            f"switching the dirty log on held QEMU up for {units.format_time(costs.log_start_ms)}"
+            f"switching the dirty log on took QEMU up to {units.format_time(costs.log_start_ms)}"
         )
         per_gib = costs.log_start_ms_per_gib
         yield start if per_gib is None else f"{start}, {units.format_time(per_gib)} per GiB"

@@ -23,7 +23,9 @@ __all__ = ["Start", "find_start", "shows_rom_dirty"]
 
 # A guest may write all pages of a slot smaller than this between two looks.
 _TELLING_PAGES = 64
-# QEMU clears the largest RAMBlock first and the others at once after it.
+# No guest writes 16 MiB, page by page, each a fault, while a log is being cleared.
+_BEYOND_GUESTS_PAGES = 4096
+# QEMU clears the largest RAMBlock first and the small ones at once after it.
 _SETTLE_S = 0.2
 _PATIENCE_S = 30.0
 
@@ -67,19 +69,19 @@ def find_start(
         HostError: the log does not start, or is never cleared.
     """
     asked_s = clock()
-    telling = [slot for slot in slots if slot.npages >= _TELLING_PAGES] or list(slots)
-    largest = max(slots, key=lambda slot: slot.npages)
-    full, earliest_s, latest_s = telling, asked_s, asked_s
+    telling = [slot for slot in slots if slot.npages >= _TELLING_PAGES or slot.readonly]
+    certain = {slot for slot in telling if slot.npages >= _BEYOND_GUESTS_PAGES or slot.readonly}
+    certain.add(max(slots, key=lambda slot: slot.npages))
+    full, earliest_s, latest_s = {*telling, *certain}, asked_s, asked_s
     while clock() < asked_s + _PATIENCE_S:
         check()
         peek = peeks.take_some()
-        still_full = [slot for slot in full if peek.all_dirty(slot)]
-        if largest in still_full:
+        still_full = {slot for slot in full if peek.all_dirty(slot)}
+        if certain <= still_full:
             earliest_s = peek.before_s
-            continue
         if len(still_full) < len(full):
             full, latest_s = still_full, peek.after_s
-        if not full or peek.after_s > latest_s + _SETTLE_S:
+        if not full or (not certain & full and peek.after_s > latest_s + _SETTLE_S):
             return _between(earliest_s, latest_s, asked_s, peek)
     raise HostError(
         f"QEMU's dirty log was not cleared within {_PATIENCE_S:g} s of being started: is the host"

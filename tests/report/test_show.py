@@ -104,7 +104,7 @@ def test_everything_that_a_capture_says_is_shown(tmp_path: Path) -> None:
         "with 95 % confidence, by comparing 500 of 1,000 pages.",
         "pc.ram, 3.91 MiB: a cell is 64 KiB",
         "pc.bios, 256 KiB: private all",
-        "- switching the dirty log on held QEMU up for 3 ms, 1 ms per GiB",
+        "- switching the dirty log on took QEMU up to 3 ms, 1 ms per GiB",
         "- a thread of QEMU was stopped 2 times: longest 80 us",
         "- one - two",
     ):

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from kvmenc.errors import HostError
+from kvmenc.watch.peeks import Peeks
 from kvmenc.watch.start import Start, find_start, shows_rom_dirty
 from tests.watch.scripted import (
     ALL,
@@ -21,6 +23,7 @@ from tests.watch.scripted import (
 )
 
 if TYPE_CHECKING:
+    from kvmenc.dirtysource import PeekSource
     from kvmenc.memory.slots import MemSlot
     from tests.watch.scripted import State
 
@@ -64,8 +67,24 @@ def test_blocks_that_are_cleared_one_after_the_other_widen_the_error() -> None:
 
 
 def test_a_slot_that_the_guest_writes_wholly_and_at_once_does_not_hold_up_the_start() -> None:
-    start, asked_s = start_of(ALL, look(CLEAR, FULL))
+    small = replace(ROM, readonly=False)
+    clock = Clock()
+    script: list[dict[MemSlot, State] | None] = [
+        {RAM: FULL, small: FULL},
+        {RAM: CLEAR, small: FULL},
+    ]
+    peeks = Peeks(cast("PeekSource", ScriptedLog(clock, script)), (RAM, small), clock)
+    asked_s = clock.now_s
+    start = find_start(peeks, (RAM, small), lambda: None, clock)
     assert start.at_s + start.error_s == pytest.approx(asked_s + 2 * LOOK_S)
+
+
+def test_a_large_block_that_is_cleared_late_is_waited_for() -> None:
+    late = 300  # looks: longer than anything is waited for that a guest can write
+    script = [ALL, *[look(FULL, CLEAR)] * late, look(CLEAR)]
+    start, asked_s = start_of(*script)
+    assert start.at_s - start.error_s == pytest.approx(asked_s)
+    assert start.at_s + start.error_s == pytest.approx(asked_s + (late + 2) * LOOK_S)
 
 
 def test_a_tiny_slot_is_not_waited_for() -> None:
