@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from kvmenc.encstate.choose import SourceName
 from kvmenc.errors import HostError
 from kvmenc.memory.words import ranges
 from kvmenc.plan import Parameters
@@ -104,7 +107,6 @@ def test_the_curve_of_a_busy_guest_is_that_which_is_known_within_one_interval(
         error_ms = point.error_ms + HELD_UP_MS
         low, high = np.interp([point.ms - error_ms, point.ms + error_ms], known_ms, known_pages)
         assert low - 1 <= point.shared_pages <= high + 1, f"at {point.ms} ms"
-        assert point.error_ms < 60
 
 
 def test_zero_pages_are_counted(tmp_path: Path) -> None:
@@ -139,6 +141,58 @@ def test_pages_that_a_device_wrote_are_in_a_curve_of_their_own(
     assert dirty_pages(watched)["pc.ram"] == set(GFNS)
 
 
+def test_a_long_capture_is_made_of_windows_each_from_a_start_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kvmenc.watch.schedule.MAX_WINDOW_S", 1.0)
+    with Machine(tmp_path / "vm", Guest(1, writer=Writer(2016, 504, 20))) as qemu:
+        found = capture(qemu, seconds=3).capture
+    assert [window.ended_by for window in found.windows] == ["time"] * 3
+    assert {sum(window.points[-1].shared_pages) for window in found.windows} == {2016}
+    starts_ms = [window.start_ms for window in found.windows]
+    assert all(later - sooner > 1000 for sooner, later in itertools.pairwise(starts_ms))
+    assert any("3 windows" in note for note in found.notes)
+
+
+def test_private_by_contents_is_what_looks_random(tmp_path: Path) -> None:
+    """The mailbox's page and 64 more hold random bytes; all others a word and zeros, or zeros."""
+    first_gpa, npages = 0x3010 * PAGE, 64
+    with Machine(tmp_path / "vm", Guest(100)) as qemu:
+        qemu.memory.write(first_gpa, os.urandom(npages * PAGE))
+        with Qmp(qemu.second_socket) as monitor:
+            wishes = Wishes(seconds=1, private=SourceName.CONTENT)
+            watched = watch(monitor, wishes, nothing)
+    private = pages_of(watched.bitmaps["private", "pc.ram"], 16384)
+    in_a_slot = private - set(range(0xC0, 0xE0)) - set(range(0xF0, 0x100))
+    assert in_a_slot == set(range(0x3010, 0x3010 + npages))
+
+
+@pytest.mark.parametrize("setup", SETUPS[:2])
+def test_a_capture_does_not_make_the_guest_larger(tmp_path: Path, setup: Setup) -> None:
+    """Most of its memory was never touched, and is not by us."""
+    with Machine(tmp_path / "vm", Guest(100), setup=setup) as qemu:
+        capture(qemu)  # QEMU's own memory for its answers is there from now on
+        time.sleep(0.5)
+        before = guest_memory(qemu)
+        capture(qemu)
+        assert guest_memory(qemu) == before
+
+
+def guest_memory(qemu: Machine) -> dict[str, int]:
+    """What the mapping of the guest's RAM holds, in KiB, and what its file has of the disk."""
+    ram = qemu.find(0)
+    assert ram is not None
+    text = Path(f"/proc/{qemu.pid}/smaps").read_text()
+    [entry] = [it for it in text.split("VmFlags") if f"{ram.host_addr:x}-" in it]
+    wanted = ("Rss", "Swap", "Anonymous", "AnonHugePages")
+    lines = [line.split() for line in entry.splitlines()]
+    held = {it[0]: int(it[1]) for it in lines if it[0].removesuffix(":") in wanted}
+    for fd in Path(f"/proc/{qemu.pid}/fd").iterdir():
+        if "memfd:" in str(fd.readlink()):
+            held["blocks"] = fd.stat().st_blocks
+    return held
+
+
 def test_looking_takes_no_bit_from_a_migration_that_comes_after(tmp_path: Path) -> None:
     """And the guest that arrives is the one that left."""
     with (
@@ -151,6 +205,19 @@ def test_looking_takes_no_bit_from_a_migration_that_comes_after(tmp_path: Path) 
         dumps = [one.dump(tmp_path / f"dump-{one.pid}") for one in (qemu, twin)]
         assert differing_pages(*dumps) == []
         assert qemu.memory.harm() == 0
+
+
+def test_a_guest_saved_to_a_file_after_a_capture_is_the_one_that_comes_back(
+    tmp_path: Path,
+) -> None:
+    saved = tmp_path / "saved"
+    with Machine(tmp_path / "vm", Guest(1000, 3, Worker())) as qemu:
+        capture(qemu)
+        qemu.save(saved, UNCAPPED)
+        with qemu.twin(tmp_path / "twin") as twin:
+            twin.load(saved)
+            dumps = [one.dump(tmp_path / f"dump-{one.pid}") for one in (qemu, twin)]
+    assert differing_pages(*dumps) == []
 
 
 def test_the_curve_ends_where_a_migration_begins_and_the_migration_loses_nothing(
