@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test bench format clean
+.PHONY: demo test bench soak format clean
 
 demo: $(STAMP)
 	@$(BIN)/kvmenc demo
@@ -16,6 +16,11 @@ test: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/pytest -q -s -m bench tests/bench
+
+# A tool that looks into a QEMU killed 1000 times at random instants and 1000 times at chosen ones,
+# and as often with a sandboxed QEMU.
+soak: $(STAMP)
+	KVMENC_KILLS=2000 $(BIN)/pytest -q -s --timeout 1800 tests/qemu/test_unharmed.py
 
 format: $(STAMP)
 	$(BIN)/ruff format .

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -107,10 +106,16 @@ def _watch(qmp: Path | None, domain: str | None, wishes: Wishes) -> Watched:
 
 def _check_writable(output: Path) -> None:
     """Better said now than after a minute of watching."""
+    from tempfile import TemporaryFile  # noqa: PLC0415
+
     from kvmenc.errors import InputError  # noqa: PLC0415
 
-    if output.is_dir() or not os.access(output.absolute().parent, os.W_OK | os.X_OK):
-        raise InputError(f"{output}: no file can be written there")
+    try:
+        TemporaryFile(dir=output.absolute().parent).close()
+    except OSError as error:
+        raise InputError(f"{output}: no file can be written there: {error.strerror}") from error
+    if output.is_dir():
+        raise InputError(f"{output}: no file can be written there: it is a directory")
 
 
 def _save_and_show(watched: Watched, output: Path, *, as_json: bool) -> None:
