@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kvmenc.cli.common import console, emit_json, json_option, progress
+from kvmenc.cli.common import json_option, progress
 from kvmenc.cli.monitor import monitor_options, open_monitor
+from kvmenc.cli.show import show
 
 if TYPE_CHECKING:
     from kvmenc.watch.wishes import Watched, Wishes
@@ -72,7 +73,8 @@ def command(
     Nothing is installed in the guest, and QEMU is left as it was found. Its own calc-dirty-rate
     turns dirty logging on; the log is looked at without taking a bit from it.
     """
-    from kvmenc.encstate.choose import SourceName  # noqa: PLC0415 - numpy is slow to import
+    from kvmenc.capture import save_capture  # noqa: PLC0415 - numpy is slow to import
+    from kvmenc.encstate.choose import SourceName  # noqa: PLC0415
     from kvmenc.watch.wishes import Wishes  # noqa: PLC0415
 
     if trace and not during_migration:
@@ -89,7 +91,8 @@ def command(
         trace=trace,
     )
     watched = _watch(qmp, domain, wishes)
-    _save_and_show(watched, output, as_json=as_json)
+    save_capture(watched.capture, output, watched.bitmaps)
+    show(output, as_json=as_json)
     if watched.trouble:
         raise watched.trouble
 
@@ -116,16 +119,3 @@ def _check_writable(output: Path) -> None:
         raise InputError(f"{output}: no file can be written there: {error.strerror}") from error
     if output.is_dir():
         raise InputError(f"{output}: no file can be written there: it is a directory")
-
-
-def _save_and_show(watched: Watched, output: Path, *, as_json: bool) -> None:
-    from kvmenc.capture import open_capture, save_capture  # noqa: PLC0415
-    from kvmenc.report.show import ShowReport, print_show  # noqa: PLC0415 - rich is slow to import
-
-    save_capture(watched.capture, output, watched.bitmaps)
-    with open_capture(output) as file:
-        report = ShowReport.of(file)
-    if as_json:
-        emit_json(report)
-    else:
-        print_show(report, console())

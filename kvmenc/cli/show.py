@@ -8,7 +8,7 @@ import click
 
 from kvmenc.cli.common import console, emit_json, json_option
 
-__all__ = ["command"]
+__all__ = ["command", "show"]
 
 _EXAMPLES = """\b
 Examples:
@@ -30,6 +30,15 @@ def command(*, file: Path, as_json: bool) -> None:
 
     Counts are of pages, by RAMBlock. The curve says how many pages were written at least once
     within a time. Bitmaps are read where the file holds them.
+    """
+    show(file, as_json=as_json)
+
+
+def show(file: Path, *, as_json: bool) -> None:
+    """Show a capture file.
+
+    Raises:
+        CaptureError: it cannot be used.
     """
     from kvmenc.capture import open_capture  # noqa: PLC0415 - numpy is slow to import
     from kvmenc.report.show import ShowReport, print_show  # noqa: PLC0415 - rich likewise
