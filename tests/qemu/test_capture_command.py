@@ -119,7 +119,7 @@ os.setresuid({NOBODY}, {NOBODY}, {NOBODY})
 with Qmp(Path({str(qemu.second_socket)!r})) as monitor:
     watched = kvmenc.watch.run.watch(monitor, Wishes(seconds=2), lambda *_: None)
 assert not watched.bitmaps
-sys.stdout.write(watched.capture.notes[0] + "\\n" + repr(watched.capture.curve[0].shared_pages))
+sys.stdout.write(watched.capture.notes[0] + "\\n" + repr(watched.capture.curve[-1].shared_pages))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
