@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import click
 
@@ -17,6 +17,8 @@ from kvmenc.cli.common import (
     json_option,
     progress,
 )
+from kvmenc.errors import HostError, InputError
+from kvmenc.units import format_bandwidth
 
 if TYPE_CHECKING:
     from kvmenc.capture import Capture
@@ -29,6 +31,7 @@ Examples:
   kvmenc plan guest.capture
   kvmenc plan guest.capture --max-bandwidth 1GB/s --link 10Gbit
   kvmenc plan guest.capture --downtime-limit 1s --private-rate 400pps
+  kvmenc plan --to host2.example.org --max-bandwidth 1GB/s guest.capture
   kvmenc plan --backend fake --time-limit 10min --json | jq .verdict
 """
 
@@ -48,6 +51,12 @@ Examples:
     type=BANDWIDTH,
     show_default="max-bandwidth",
     help="The network's speed; the stopped guest is sent at it.",
+)
+@click.option(
+    "--to",
+    "host",
+    metavar="HOST",
+    help="Take what one TCP connection to HOST gets for the link, as `kvmenc link` says.",
 )
 @click.option(
     "--downtime-limit",
@@ -78,6 +87,7 @@ def command(
     /,
     *,
     file: Path | None,
+    host: str | None,
     backend: BackendName | None,
     as_json: bool,
     **given: float | None,
@@ -88,12 +98,31 @@ def command(
     the guest is paused, and whether it converges at all: exit status 0 if so, 1 if not. Without
     FILE a guest is run and watched for three seconds, on /dev/kvm if it opens.
     """
-    from kvmenc.plan import Parameters, make_plan  # noqa: PLC0415 - numpy is slow to import
+    from msgspec.structs import replace  # noqa: PLC0415
+
+    from kvmenc.plan import (  # noqa: PLC0415 - numpy is slow to import
+        Parameters,
+        advise,
+        interval_of,
+        make_plan,
+    )
 
     if file and backend:
         raise click.UsageError("a FILE was captured already: --backend goes without one")
+    if host is not None and given["link_bytes_per_s"]:
+        raise click.UsageError("--to finds out what --link says: give one of them")
+    found = _Link.to(host) if host is not None else None
+    if found:
+        given["link_bytes_per_s"] = found.bytes_per_s
     parameters = Parameters(**{name: value for name, value in given.items() if value is not None})
-    plan = make_plan(_capture(file, backend), parameters)
+    capture = _capture(file, backend)
+    plan = replace(
+        make_plan(capture, parameters),
+        interval=interval_of(capture, parameters),
+        advice=advise(capture, parameters),
+    )
+    if found:
+        plan = replace(plan, assumptions=(*plan.assumptions, found.assumption))
     if as_json:
         emit_json(plan)
     else:
@@ -101,6 +130,36 @@ def command(
 
         print_plan(plan, console())
     ctx.exit(0 if plan.verdict == "converges" else 1)
+
+
+class _Link(NamedTuple):
+    """What ``--to`` found out."""
+
+    bytes_per_s: float
+    assumption: str
+
+    @classmethod
+    def to(cls, host: str) -> Self:
+        """Look at the way to a host.
+
+        Raises:
+            InputError: no such host, or it is this machine.
+            HostError: no route, or no limit is known.
+        """
+        from kvmenc.link import look  # noqa: PLC0415 - pyroute2 is slow to import
+
+        link = look(host)
+        rate = link.goodput_bytes_per_s
+        if link.route.local:
+            raise InputError(f"{host} is this machine: no link to look at; give --link")
+        if not rate:
+            why = f"{link.limited_by} is in full use" if link.limited_by else "no limit is known"
+            raise HostError(f"{host}: {why}: see `kvmenc link --to {host}`, and give --link")
+        return cls(
+            rate,
+            f"The link: {format_bandwidth(rate)} after headers, what one TCP connection to "
+            f"{link.address} gets at most ({link.limited_by}).",
+        )
 
 
 def _capture(file: Path | None, backend: BackendName | None) -> Capture:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kvmenc.plan import words
-from kvmenc.plan.curve import DirtyCurve
-from kvmenc.plan.precopy import simulate
 from kvmenc.plan.profile import QEMU_10_0
 from kvmenc.plan.result import (
     Counts,
@@ -20,10 +18,11 @@ from kvmenc.plan.result import (
     Totals,
 )
 from kvmenc.plan.roads import ByRoad, RoadCosts, block_name_bytes
-from kvmenc.plan.sweep import Sweep
+from kvmenc.plan.whatif import WhatIf, converges
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
+    from concurrent.futures import Executor
 
     from kvmenc.capture import Capture
     from kvmenc.plan.ledger import Round
@@ -31,25 +30,26 @@ if TYPE_CHECKING:
     from kvmenc.plan.profile import Parameters, Profile
     from kvmenc.plan.result import Bottleneck, Verdict
 
-__all__ = ["make_plan"]
+__all__ = ["guest_of", "make_plan", "plan_many"]
+
+#: Plans that a process gets at a time: one alone takes about as long as its way there.
+_FLEET_CHUNK = 16
 
 
 def make_plan(capture: Capture, parameters: Parameters, profile: Profile = QEMU_10_0) -> Plan:
     """Say what migrating the captured guest would do."""
     costs = RoadCosts(capture.page_size, parameters.link, parameters.private_rate_pps)
-    sweep = Sweep(capture.blocks, DirtyCurve.from_capture(capture), profile.clear_pages)
-    outcome = simulate(sweep, costs, parameters, profile)
-    in_time = outcome.total_ms <= (parameters.time_limit_ms or outcome.total_ms)
-    converges = outcome.end == "completed" and in_time
+    outcome = WhatIf(capture, profile).outcome(parameters)
+    ends = converges(outcome, parameters)
     rounds = tuple(_rounds(outcome.rounds, costs, block_name_bytes(capture.blocks)))
     totals = _totals(rounds, outcome.rounds, costs)
-    verdict: Verdict = "converges" if converges else "does-not-converge"
-    guest = _guest(capture)
+    verdict: Verdict = "converges" if ends else "does-not-converge"
+    guest = guest_of(capture)
     return Plan(
         verdict=verdict,
         reason=words.reason(outcome, verdict, parameters, totals.bottleneck),
-        total_time_ms=outcome.total_ms if converges else None,
-        downtime_ms=outcome.downtime_ms if converges else None,
+        total_time_ms=outcome.total_ms if ends else None,
+        downtime_ms=outcome.downtime_ms if ends else None,
         profile=profile.name,
         inputs=_inputs(parameters),
         guest=guest,
@@ -58,6 +58,24 @@ def make_plan(capture: Capture, parameters: Parameters, profile: Profile = QEMU_
         query_migrate=_query_migrate(outcome, rounds, totals, guest),
         assumptions=words.assumptions(guest, parameters, profile),
     )
+
+
+def plan_many(
+    captures: Sequence[Capture], parameters: Sequence[Parameters], executor: Executor
+) -> list[Plan]:
+    """Plan a fleet: each guest with the parameters at its place, in that order.
+
+    Args:
+        captures: the guests.
+        parameters: as many.
+        executor: carries the work out; all that goes to it and comes back can be pickled.
+    """
+    pairs = list(zip(captures, parameters, strict=True))
+    return list(executor.map(_plan_pair, pairs, chunksize=_FLEET_CHUNK))
+
+
+def _plan_pair(pair: tuple[Capture, Parameters]) -> Plan:
+    return make_plan(*pair)
 
 
 def _rounds(
@@ -124,7 +142,8 @@ def _inputs(parameters: Parameters) -> Inputs:
     )
 
 
-def _guest(capture: Capture) -> Guest:
+def guest_of(capture: Capture) -> Guest:
+    """What was captured, in short."""
     zero = [block.zero_pages for block in capture.blocks if block.zero_pages is not None]
     return Guest(
         source=capture.source,

@@ -62,9 +62,13 @@ class ClassCurve:
         xs, ys = np.array(points).T
         return cls(xs, np.minimum(ys, limit))
 
+    def at_speed(self, speed: float) -> ClassCurve:
+        """The curve of a guest that runs at ``speed``, a share of what it did."""
+        return ClassCurve(self.ms / speed, self.pages)
+
     def at(self, ms: NDArray[np.float64]) -> NDArray[np.float64]:
         """Pages dirtied within each of ``ms``."""
-        return np.interp(ms, self.ms, self.pages)
+        return np.interp(ms, self.ms, self.pages) if self.pages[-1] else np.zeros_like(ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,10 @@ class DirtyCurve:
                 ms, [point.shared_pages for point in capture.curve], npages - private
             ),
         )
+
+    def at_speed(self, speed: float) -> DirtyCurve:
+        """The curve of a guest that runs at ``speed``, a share of what it did."""
+        return DirtyCurve(self.private.at_speed(speed), self.shared.at_speed(speed))
 
     def pages(self, ms: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Distinct (private, shared) pages dirtied within each of ``ms`` milliseconds."""

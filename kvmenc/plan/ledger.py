@@ -39,17 +39,14 @@ class Ledger:
         self.rounds = [Round(sum(pending), pending.encrypted)]
         self._start_ms = 0.0
 
-    def enter(self, pages: ByRoad) -> None:
-        """Pages were sent."""
-        self.rounds[-1].sent = self.rounds[-1].sent.plus(pages)
-
-    def close_round(self, now_ms: float) -> None:
-        """The round ends here."""
+    def close_round(self, now_ms: float, sent: ByRoad) -> None:
+        """The round ends here; so many pages were sent in it."""
         self.rounds[-1].ms = now_ms - self._start_ms
+        self.rounds[-1].sent = sent
 
-    def next_round(self, now_ms: float, pending: ByRoad) -> None:
+    def next_round(self, now_ms: float, sent: ByRoad, pending: ByRoad) -> None:
         """A sync ends the round and starts the next."""
-        self.close_round(now_ms)
+        self.close_round(now_ms, sent)
         self.rounds.append(Round(sum(pending), pending.encrypted))
         self._start_ms = now_ms
 

@@ -15,21 +15,32 @@ and for zero pages take no time, and a sync always the same.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from bisect import bisect_right
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from kvmenc.plan.ledger import Counters, Ledger, Round
+from kvmenc.plan.stall import Stall
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from kvmenc.plan.profile import Parameters, Profile
-    from kvmenc.plan.roads import ByRoad, RoadCosts
+    from kvmenc.plan.roads import RoadCosts
     from kvmenc.plan.sweep import Sweep
+
+    #: Pages, the ms and the bytes that sending them takes.
+    _Amount = tuple[float, float, float]
 
 __all__ = ["Outcome", "simulate"]
 
 #: In ms or bytes: less is rounding.
 _TINY = 1e-6
 _MAX_SYNCS = 10_000
+#: Costs of a page that differ by no more are the same.
+_ALIKE = 1e-9
 #: A year: the time limit where none is given.
 _FOREVER_MS = 366 * 24 * 3600e3
 
@@ -73,34 +84,6 @@ class _Window:
     sent_pages: float = 0.0
 
 
-@dataclass(slots=True)
-class _Stall:
-    """Whether the least that stays pending still falls towards the threshold.
-
-    ``lows`` holds the least pending after any sync, once for each time the cursor has been over all
-    RAM. While the guest does not change its ways, the gain of the last three such times over the
-    three before will not grow: if a hundred times as much would not do, nothing will.
-    """
-
-    least_ms: float
-    lows: list[float] = field(default_factory=list)
-    passes: float = 1.0
-    since_ms: float = 0.0
-    low: float = math.inf
-
-    def note(self, pending_bytes: float, passes: float, now_ms: float) -> None:
-        self.low = min(self.low, pending_bytes)
-        if passes >= self.passes + 1 and now_ms >= self.since_ms + self.least_ms:
-            self.lows.append(self.low)
-            self.passes, self.since_ms, self.low = passes, now_ms, math.inf
-
-    def hopeless(self, threshold_bytes: float) -> bool:
-        if len(self.lows) < 6:
-            return False
-        before, now = min(self.lows[-6:-3]), min(self.lows[-3:])
-        return (before - now) * 100 < now - threshold_bytes
-
-
 class _Precopy:
     """The migration thread."""
 
@@ -113,9 +96,11 @@ class _Precopy:
         limit_ms = parameters.downtime_limit_ms
         self._counters = Counters(downtime_limit_ms=limit_ms, expected_downtime_ms=limit_ms)
         self._ledger = Ledger(sweep.seen)
-        self._stall = _Stall(least_ms=profile.window_ms)
+        self._stall = Stall(least_ms=profile.window_ms)
         self._window = _Window(0.0)
         self._now = 0.0
+        self._prices = np.array([costs.ms_per_page, costs.bytes_per_page, (1.0, 1.0, 1.0)])
+        self._price()
 
     @property
     def _pending_bytes(self) -> float:
@@ -143,32 +128,53 @@ class _Precopy:
         return None
 
     def _sync(self) -> None:
+        sent = self._sweep.sent
         new_pages = self._sweep.sync(self._now)
-        self._ledger.next_round(self._now, self._sweep.seen)
+        self._ledger.next_round(self._now, sent, self._sweep.seen)
         self._counters.synced(self._now, new_pages, self._pending_bytes)
         self._stall.note(self._pending_bytes, self._sweep.passes, self._now)
+        self._price()
+
+    def _price(self) -> None:
+        """What each stretch costs to send, once for all slices until the next sync."""
+        prices = self._prices @ self._sweep.stretches.T
+        self._stretch_ms, self._stretch_bytes, _ = prices.tolist()
+        one_road = sum(map(bool, self._sweep.seen)) == 1
+        self._mix_starts = [] if one_road else _changes(prices)
+
+    def _pages_alike(self) -> float:
+        """Pages pending ahead until the mix of roads changes."""
+        place = bisect_right(self._mix_starts, self._sweep.at)
+        if place == len(self._mix_starts):
+            return self._sweep.pending_pages
+        return self._sweep.pending_until(self._mix_starts[place])
+
+    def _front(self) -> _Amount:
+        """What is left of the stretch under the cursor; there must be some ahead."""
+        at, left = self._sweep.at, self._sweep.left
+        return self._sweep.front_pages, self._stretch_ms[at] * left, self._stretch_bytes[at] * left
 
     def _send_slice(self) -> None:
         self._sweep.skip_clean(self._now)
+        slice_pages, room_ms = self._slice_of(self._front())
         if self._now == self._window.start_ms:
-            self._skip_windows()
-        _, room_ms = self._slice_of(self._sweep.front)
+            self._skip_windows(slice_pages, room_ms)
         room_bytes = self._window_bytes - self._window.sent_bytes
         while self._sweep and room_ms > _TINY and room_bytes > _TINY:
-            pages = self._sweep.front
-            ms, size = self._costs.ms(pages), self._costs.wire_bytes(pages)
+            front = self._front()
+            _, ms, size = front
             share = min(1.0, room_ms / ms, room_bytes / size) if ms else 1.0
-            self._send(share)
+            self._send(front, share)
             room_ms -= share * ms
             room_bytes -= share * size
 
-    def _send(self, share: float) -> None:
+    def _send(self, front: _Amount, share: float) -> None:
         """Send a share of the stretch in front at the speed of link and firmware."""
-        pages = self._sweep.pass_front(share, self._now)
-        self._ledger.enter(pages)
-        self._now += self._costs.ms(pages)
-        self._window.sent_bytes += self._costs.wire_bytes(pages)
-        self._window.sent_pages += sum(pages)
+        pages, ms, size = front
+        self._sweep.pass_front(share, self._now)
+        self._now += ms * share
+        self._window.sent_bytes += size * share
+        self._window.sent_pages += pages * share
 
     def _end_window(self) -> None:
         """Sleep if the window's bytes are used up; measure if its time is."""
@@ -180,41 +186,47 @@ class _Precopy:
             self._counters.window_ended(window.sent_bytes, window.sent_pages, elapsed)
             self._window = _Window(self._now)
 
-    def _skip_windows(self) -> None:
+    def _skip_windows(self, slice_pages: float, slice_ms: float) -> None:
         """Send whole windows at once, as long as all are alike and none brings a decision.
 
         Ends where slice after slice would, however large the guest.
         """
-        front = self._sweep.front
-        pages, ms = self._window_of(front)
-        sent_bytes = self._costs.wire_bytes(front) * pages / sum(front)
-        bandwidth_threshold = sent_bytes / ms * self._counters.downtime_limit_ms
-        threshold = max(self._counters.threshold_bytes, bandwidth_threshold)
+        front_pages, front_ms, front_bytes = self._front()
+        page_ms, page_bytes = front_ms / front_pages, front_bytes / front_pages
+        slices = math.ceil(self._profile.window_ms / slice_ms - _TINY)
+        pages = min(slices * slice_pages, self._window_bytes / page_bytes)
+        ms = max(self._profile.window_ms, pages * page_ms)
+        threshold = max(
+            self._counters.threshold_bytes,
+            page_bytes * pages / ms * self._counters.downtime_limit_ms,
+        )
         undecided = self._sweep.pending_pages - threshold / self._costs.page_size
-        left = min(sum(front) / pages, undecided / pages, (self._deadline_ms - self._now) / ms)
-        count = int(left) - 1
+        until_ms = self._deadline_ms - self._now
+        count = int(min(self._pages_alike() / pages, undecided / pages, until_ms / ms)) - 1
         if count > 0:
-            start_ms = self._now
-            self._send(count * pages / sum(front))
-            self._now = start_ms + count * ms
-            self._counters.window_ended(sent_bytes, pages, ms)
-            self._window = _Window(self._now)
+            self._send_windows(count, pages, ms, page_ms)
+            self._counters.window_ended(page_bytes * pages, pages, ms)
 
-    def _slice_of(self, mix: ByRoad) -> tuple[float, float]:
+    def _send_windows(self, count: int, pages: float, ms: float, page_ms: float) -> None:
+        """Send so many windows, each of so many pages and ms, waiting included."""
+        start_ms = self._now
+
+        def sent_ms(before: float) -> float:
+            window = int(before / pages + _TINY)
+            return start_ms + window * ms + max(0.0, before - window * pages) * page_ms
+
+        self._sweep.pass_pages(count * pages, sent_ms)
+        self._now = start_ms + count * ms
+        self._window = _Window(self._now)
+
+    def _slice_of(self, front: _Amount) -> tuple[float, float]:
         """Pages and ms of one undisturbed slice of a mix of pages."""
-        page_ms = self._costs.ms(mix) / sum(mix)
+        pages, ms, _ = front
+        page_ms = ms / pages
         step = self._profile.clock_pages
         looks = math.ceil((self._profile.slice_ms / page_ms - 1) / step - _TINY)
         count = 1 + step * max(0, looks)
         return count, count * page_ms
-
-    def _window_of(self, mix: ByRoad) -> tuple[float, float]:
-        """Pages and ms of one undisturbed window of a mix of pages."""
-        slice_pages, slice_ms = self._slice_of(mix)
-        slices = math.ceil(self._profile.window_ms / slice_ms - _TINY)
-        page_bytes = self._costs.wire_bytes(mix) / sum(mix)
-        pages = min(slices * slice_pages, self._window_bytes / page_bytes)
-        return pages, max(self._profile.window_ms, pages * slice_ms / slice_pages)
 
     def _complete(self) -> Outcome:
         """Stop the guest, look once more what is dirty, and send it with no limit but the link."""
@@ -222,11 +234,20 @@ class _Precopy:
         self._sync()
         self._now += self._profile.sync_ms
         while self._sweep:
-            self._send(1.0)
+            self._send(self._front(), 1.0)
         self._ledger.rounds[-1].stopped = True
         return self._outcome("completed", self._now - stopped_ms, pending)
 
     def _outcome(self, end: End, downtime_ms: float | None, pending_bytes: float) -> Outcome:
-        self._ledger.close_round(self._now)
+        self._ledger.close_round(self._now, self._sweep.sent)
         rounds = [one for one in self._ledger.rounds if one.ms]
         return Outcome(end, self._now, downtime_ms, pending_bytes, rounds, self._counters)
+
+
+def _changes(prices: NDArray[np.float64]) -> list[int]:
+    """The stretches whose pages cost more or less than those before them, by ms, bytes, pages."""
+    some = prices[2].nonzero()[0]
+    each = prices[:2, some] / prices[2, some]
+    changed = (np.abs(each[:, 1:] - each[:, :-1]) > _ALIKE * each[:, 1:]).any(axis=0)
+    starts: list[int] = some[1:][changed].tolist()
+    return starts

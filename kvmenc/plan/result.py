@@ -7,19 +7,31 @@ from typing import Literal
 from msgspec import UNSET, Struct, UnsetType
 
 __all__ = [
+    "Advice",
+    "Change",
     "Counts",
     "Guest",
     "Inputs",
+    "Interval",
+    "Knob",
     "Plan",
     "PlannedRound",
+    "Postcopy",
     "QueryMigrate",
     "RamStats",
     "Times",
     "Totals",
+    "Unit",
 ]
 
 Verdict = Literal["converges", "does-not-converge"]
 Bottleneck = Literal["network", "firmware"]
+#: What can be changed: two parameters of QEMU; the network's speed; the firmware's; how long vCPUs
+#: stand still.
+Knob = Literal["downtime-limit", "max-bandwidth", "link", "private-rate", "throttle"]
+Unit = Literal["ms", "bytes/s", "pps", "%"]
+#: Whether postcopy has to be thought of: for encrypted pages nobody has written the receiving side.
+Postcopy = Literal["not-needed", "only-way", "impossible"]
 
 
 class Counts(Struct, frozen=True):
@@ -137,6 +149,69 @@ class QueryMigrate(Struct, frozen=True, rename="kebab"):
     downtime: int | UnsetType = UNSET
 
 
+class Change(Struct, frozen=True, kw_only=True):
+    """The least value of one parameter that converges, the others as they are.
+
+    Attributes:
+        knob: which parameter.
+        unit: of its values.
+        now: its value in the plan; a throttle is 0.
+        least: the value, about; null where none that was looked at converges.
+        looked_from: the least value that was looked at.
+        looked_to: the largest.
+        sure: no smaller value that was tried converges, nor does one of 10 % less.
+        options: how it is typed for ``kvmenc plan``; null where there is no option, or no value.
+        total_time_ms: of the migration with it; null without a value.
+        downtime_ms: likewise.
+    """
+
+    knob: Knob
+    unit: Unit
+    now: float
+    least: float | None = None
+    looked_from: float
+    looked_to: float
+    sure: bool = False
+    options: str | None = None
+    total_time_ms: float | None = None
+    downtime_ms: float | None = None
+
+
+class Advice(Struct, frozen=True, kw_only=True):
+    """What would make a migration converge, or how far it is from not converging.
+
+    Attributes:
+        kind: ``to-converge``: larger values were looked at; ``margin``: smaller ones.
+        changes: each alone.
+        postcopy: ``only-way`` where no change does and all pages are shared; ``impossible`` where
+            none does and private pages are there. Postcopy itself is not simulated.
+    """
+
+    kind: Literal["to-converge", "margin"]
+    changes: tuple[Change, ...]
+    postcopy: Postcopy
+
+
+class Interval(Struct, frozen=True, kw_only=True):
+    """What the plan would be had the capture seen the guest a little differently.
+
+    Attributes:
+        low_ms: the least total time of the plans that converge; null where none does.
+        high_ms: the largest.
+        probability_converges: the share of plans that do.
+        basis: ``windows``: a plan for each window of the capture; ``time-errors``: for a single
+            one, with each look's time drawn within its error, which says nothing of the guest's
+            own changes.
+        plans: how many.
+    """
+
+    low_ms: float | None
+    high_ms: float | None
+    probability_converges: float
+    basis: Literal["windows", "time-errors"]
+    plans: int
+
+
 class Plan(Struct, frozen=True, kw_only=True):
     """What a migration would do.
 
@@ -153,6 +228,8 @@ class Plan(Struct, frozen=True, kw_only=True):
         totals: over all rounds.
         query_migrate: the object that QEMU would print.
         assumptions: what the numbers rest on, in words.
+        interval: how much of it is chance; null when that was not asked for, or nothing is known.
+        advice: what would make it converge, or its margins; null when that was not asked for.
     """
 
     schema: Literal["kvmenc.plan/1"] = "kvmenc.plan/1"
@@ -167,3 +244,5 @@ class Plan(Struct, frozen=True, kw_only=True):
     totals: Totals
     query_migrate: QueryMigrate
     assumptions: tuple[str, ...]
+    interval: Interval | None = None
+    advice: Advice | None = None

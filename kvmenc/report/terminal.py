@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kvmenc import units
+from kvmenc.report.advice import advice_words, interval_words
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -26,7 +27,7 @@ _MOST_ROWS = 14
 _HEAD_ROWS = 7
 
 # Columns that hold words; the others hold numbers.
-_WORDS = frozenset({"road", "limited by", "gfns", "RAMBlock", "note", "ended by"})
+_WORDS = frozenset({"road", "limited by", "gfns", "RAMBlock", "note", "ended by", "field"})
 
 
 class Terminal(Console):
@@ -42,12 +43,20 @@ def print_plan(plan: Plan, console: Console) -> None:
     style = "bold green" if plan.verdict == "converges" else "bold red"
     console.print(Text(_verdict(plan), style))
     console.print(Text(f"{plan.reason[0].upper()}{plan.reason[1:]}.\n"))
+    if plan.interval:
+        console.print(Text(f"{interval_words(plan.interval)}\n"))
     console.print(Text(_guest(plan.guest)))
     console.print(Text(f"{_inputs(plan.inputs)}\n"))
     console.print(_rounds_table(plan.rounds, plan.guest.page_size))
     console.print(Text())
     console.print(_totals_table(plan))
     console.print(Text(f"\nBottleneck: the {plan.totals.bottleneck}."))
+    if plan.advice:
+        heading, lines = advice_words(plan.advice)
+        console.print(Text(f"\n{heading}"))
+        for line in lines:
+            console.print(bullet(line))
+        console.print(Text())
     for line in plan.assumptions:
         console.print(bullet(line))
 

@@ -31,6 +31,7 @@ class Findings:
         log_start_ms: how long each start of the log took.
         ended_by: why the last window ended.
         trouble: what ended it, if it was an error or Ctrl-C.
+        late_s: by how much the latest look of all came after its time.
     """
 
     def __init__(self, layout: Layout, opened_s: float) -> None:
@@ -42,6 +43,7 @@ class Findings:
         self.log_start_ms: list[float] = []
         self.ended_by: EndedBy = "time"
         self.trouble: BaseException | None = None
+        self.late_s = 0.0
         self._opened_s = opened_s
 
     def add(self, looking: Looking, log_start_s: float | None = None) -> None:
@@ -54,6 +56,7 @@ class Findings:
         maps = looking.log.maps
         self.private = maps.private
         self.ended_by, self.trouble = looking.ended_by, looking.trouble
+        self.late_s = max(self.late_s, looking.late_s)
         if log_start_s is not None:
             self.log_start_ms.append(log_start_s * 1e3)
         window = looking.window(self._opened_s)

@@ -44,6 +44,7 @@ class Looking:
         devices: what devices wrote.
         ended_by: why it ended.
         trouble: the error or Ctrl-C that ended it, if one did.
+        late_s: by how much the latest look came after its time.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Looking:
         self.devices: DeviceLog | None = None
         self.ended_by: EndedBy = "time"
         self.trouble: BaseException | None = None
+        self.late_s = 0.0
         self.log = WindowLog(layout, private, start)
         self._peeks = peeks
         self._start = start
@@ -70,7 +72,7 @@ class Looking:
         try:
             check_ms = min(_DENSE_MS, seconds * 1e3 / 2)
             for at_ms in sample_times_ms(seconds):
-                time.sleep(max(0.0, self._start.at_s + at_ms / 1e3 - time.monotonic()))
+                self._wait_until(self._start.at_s + at_ms / 1e3)
                 if not self._look(on_point):
                     return
                 if at_ms >= min(check_ms, seconds * 1e3):
@@ -83,6 +85,11 @@ class Looking:
             self.ended_by, self.trouble = "vm-gone", error
         except KeyboardInterrupt as error:
             self.ended_by, self.trouble = "interrupted", error
+
+    def _wait_until(self, due_s: float) -> None:
+        left_s = due_s - time.monotonic()
+        self.late_s = max(self.late_s, -left_s)
+        time.sleep(max(0.0, left_s))
 
     def _look(self, on_point: OnPoint) -> bool:
         """Add a point; False: there is none, as somebody else had cleared bits."""

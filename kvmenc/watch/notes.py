@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kvmenc import units
+
 if TYPE_CHECKING:
     from kvmenc.qemu.facts import Facts
     from kvmenc.watch.findings import Findings
 
 __all__ = ["notes_of"]
+
+# Later than any look is held up by what goes on at the same time in a capture.
+_LATE_S = 0.5
 
 _ENDS = {
     "another-reader": (
@@ -33,6 +38,11 @@ def notes_of(findings: Findings, facts: Facts) -> list[str]:
         )
     if facts.vm_status != "running":
         notes.append(f"the guest was not running ({facts.vm_status}): an idle curve says nothing")
+    if findings.late_s > _LATE_S:
+        notes.append(
+            f"a look came {units.format_time(findings.late_s * 1e3)} late: the host was busy, and "
+            "the guest may have run slower than it does else"
+        )
     notes += [
         f"{slot} at gfn {slot.base_gfn:#x} was not looked at: QEMU logs it for its display"
         for slot in findings.layout.slots

@@ -221,7 +221,7 @@ def test_skipping_windows_changes_nothing(
     """The quick way and slice after slice make the same decisions at the same time."""
     parameters = Parameters(bandwidth, time_limit_ms=30e3, private_rate_pps=rate_pps)
     quick = migrate(capture, parameters)
-    monkeypatch.setattr(precopy_module._Precopy, "_skip_windows", lambda _self: None)
+    monkeypatch.setattr(precopy_module._Precopy, "_skip_windows", lambda *_: None)
     slow = migrate(capture, parameters)
     assert quick.end == slow.end
     assert quick.total_ms == pytest.approx(slow.total_ms)

@@ -1,0 +1,125 @@
+"""``kvmenc sweep``: what a guest's migration would do, over bandwidths and downtime limits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kvmenc.cli.common import BANDWIDTH, PAGE_RATE, TIME, Unit, console, emit_json, json_option
+from kvmenc.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["command"]
+
+_BANDWIDTHS = "100Mbit,1Gbit,2Gbit,2.5Gbit,5Gbit,10Gbit,25Gbit,40Gbit"
+_DOWNTIME_LIMITS = "125ms,250ms,500ms,1s,2s,5s"
+
+_EXAMPLES = """\b
+Examples:
+  kvmenc sweep guest.capture
+  kvmenc sweep guest.capture --bandwidth 1Gbit,10Gbit --downtime-limit 300ms
+  kvmenc sweep guest.capture --private-rate 20000pps --svg sweep.svg
+  kvmenc sweep guest.capture --csv > sweep.csv
+"""
+
+
+def _listed(unit: Unit) -> Callable[[click.Context, click.Parameter, tuple[str, ...]], list[float]]:
+    """Numbers given several times or with commas between: each once, growing."""
+
+    def convert(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> list[float]:
+        words = [word for text in given for word in text.split(",")]
+        return sorted({unit.convert(word, param, ctx) for word in words})
+
+    return convert
+
+
+@click.command(epilog=_EXAMPLES)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--bandwidth",
+    "bandwidths",
+    multiple=True,
+    default=(_BANDWIDTHS,),
+    metavar="LIST",
+    callback=_listed(BANDWIDTH),
+    show_default="100Mbit to 40Gbit",
+    help="QEMU's cap and the network's speed: 1Gbit,10Gbit.",
+)
+@click.option(
+    "--downtime-limit",
+    "downtime_limits",
+    multiple=True,
+    default=(_DOWNTIME_LIMITS,),
+    metavar="LIST",
+    callback=_listed(TIME),
+    show_default="125ms to 5s",
+    help="The pauses that QEMU may plan for: 300ms,1s.",
+)
+@click.option(
+    "--time-limit",
+    "time_limit_ms",
+    type=TIME,
+    show_default="none",
+    help="Longer than this counts as not converging: 10min.",
+)
+@click.option(
+    "--private-rate",
+    "private_rate_pps",
+    type=PAGE_RATE,
+    show_default="400pps, AMD's published rate",
+    help="Private pages per second through the firmware: 400pps.",
+)
+@click.option("--csv", "as_csv", is_flag=True, help="A line for each cell on stdout.")
+@click.option("--svg", type=click.Path(path_type=Path), help="Draw the grid into this file.")
+@json_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    *,
+    file: Path,
+    bandwidths: list[float],
+    downtime_limits: list[float],
+    as_csv: bool,
+    svg: Path | None,
+    as_json: bool,
+    **given: float | None,
+) -> None:
+    """Say what migrating the guest captured in FILE would do, over a grid.
+
+    Each cell is one plan: its total time and how long the guest is paused, or "-" where it does not
+    converge. Exit status 0 if any cell converges, 1 if none does.
+    """
+    from kvmenc.capture import load_capture  # noqa: PLC0415 - numpy is slow to import
+    from kvmenc.plan import Parameters, make_grid  # noqa: PLC0415
+
+    if as_csv and as_json:
+        raise click.UsageError("--csv and --json: only one of them fits on stdout")
+    parameters = Parameters(**{name: value for name, value in given.items() if value is not None})
+    grid = make_grid(load_capture(file), bandwidths, downtime_limits, parameters)
+    if svg:
+        from kvmenc.report.svg import draw_grid  # noqa: PLC0415
+
+        _write(svg, draw_grid(grid))
+    if as_json:
+        emit_json(grid)
+    elif as_csv:
+        from kvmenc.report.sweep import csv_lines  # noqa: PLC0415
+
+        click.echo("\n".join(csv_lines(grid)))
+    else:
+        from kvmenc.report.sweep import print_grid  # noqa: PLC0415 - rich is slow to import
+
+        print_grid(grid, console())
+    ctx.exit(0 if grid.sensitive_at else 1)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: no file can be written there: {error.strerror}") from error

@@ -1,0 +1,211 @@
+"""What would make a migration converge, one change at a time; or how far it is from the edge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from kvmenc import units
+from kvmenc.plan.least import figures, least_good
+from kvmenc.plan.profile import QEMU_10_0
+from kvmenc.plan.result import Advice, Change
+from kvmenc.plan.whatif import WhatIf
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from kvmenc.capture import Capture
+    from kvmenc.plan.profile import Parameters, Profile
+    from kvmenc.plan.result import Knob, Postcopy, Unit
+
+    #: A migration with a value: its parameters, and the guest's speed.
+    _Changed = tuple[Parameters, float]
+
+__all__ = ["advise"]
+
+#: A margin beyond a factor of a thousand is not looked into.
+_DEEPEST = 1e-3
+#: Nor one below 1 ms, 1 B/s or 1 page/s.
+_LEAST = 1.0
+#: A figure this much less must not converge, or the answer is not sure.
+_LESS = 0.9
+#: Nearer to the value now no figure is of use.
+_NEARLY = 0.99
+#: More is no sensible answer: a guest paused for a minute, 400 Gbit/s, 4 GB/s encrypted.
+_MOST_DOWNTIME_MS = 60e3
+_MOST_BANDWIDTH_BYTES_PER_S = 50e9
+_MOST_PRIVATE_RATE_PPS = 1e6
+#: QEMU's own limit (QEMU 10.0, migration/options.c, DEFAULT_MIGRATE_MAX_CPU_THROTTLE).
+_MOST_THROTTLE_PCT = 99
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """Something that can be changed.
+
+    Attributes:
+        knob: its name.
+        unit: of its values.
+        now: its value now.
+        values: which are looked at, growing.
+        changed: the migration with a value.
+        options: how that is typed.
+    """
+
+    knob: Knob
+    unit: Unit
+    now: float
+    values: Sequence[float]
+    changed: Callable[[float], _Changed]
+    options: Callable[[float], str] | None = None
+
+
+def advise(capture: Capture, parameters: Parameters, profile: Profile = QEMU_10_0) -> Advice:
+    """Look for the least value of each parameter that converges, the others as they are.
+
+    If the migration converges already, that is how far each may fall.
+    """
+    what_if = WhatIf(capture, profile)
+    ends = what_if.converges(parameters)
+    settings = _settings(capture, parameters, ends=ends)
+    changes = tuple(_change(what_if, setting, ends=ends) for setting in settings)
+    helped = ends or any(change.least is not None for change in changes)
+    return Advice(
+        kind="margin" if ends else "to-converge",
+        changes=changes,
+        postcopy=_postcopy(capture, helped=helped),
+    )
+
+
+def _postcopy(capture: Capture, *, helped: bool) -> Postcopy:
+    if helped:
+        return "not-needed"
+    return "impossible" if capture.private_pages else "only-way"
+
+
+def _settings(capture: Capture, p: Parameters, *, ends: bool) -> Iterator[_Setting]:
+    """What can be changed; the last value is good if the migration converges already."""
+    yield _downtime_limit(p, ends=ends)
+    if p.link_bytes_per_s is None or p.max_bandwidth_bytes_per_s < p.link or ends:
+        yield _max_bandwidth(p, ends=ends)
+    if p.link_bytes_per_s is not None:
+        yield _link(p, ends=ends)
+    if capture.private_pages:
+        yield _private_rate(p, ends=ends)
+    if not ends:
+        throttles = range(1, _MOST_THROTTLE_PCT + 1)
+        yield _Setting("throttle", "%", 0.0, throttles, lambda pct: (p, 1 - pct / 100))
+
+
+def _downtime_limit(p: Parameters, *, ends: bool) -> _Setting:
+    now = p.downtime_limit_ms
+    return _Setting(
+        "downtime-limit",
+        "ms",
+        now,
+        _values(now, _MOST_DOWNTIME_MS, _typed_time, units.parse_time_ms, ends=ends),
+        lambda ms: (replace(p, downtime_limit_ms=ms), 1.0),
+        lambda ms: f"--downtime-limit {_typed_time(ms)}",
+    )
+
+
+def _max_bandwidth(p: Parameters, *, ends: bool) -> _Setting:
+    """QEMU's cap, as far as the network goes."""
+    now, most = p.max_bandwidth_bytes_per_s, p.link_bytes_per_s or _MOST_BANDWIDTH_BYTES_PER_S
+    return _Setting(
+        "max-bandwidth",
+        "bytes/s",
+        now,
+        _values(now, most, _typed_rate, units.parse_bandwidth_bytes_per_s, ends=ends),
+        lambda rate: (replace(p, max_bandwidth_bytes_per_s=rate), 1.0),
+        lambda rate: f"--max-bandwidth {_typed_rate(rate)}",
+    )
+
+
+def _link(p: Parameters, *, ends: bool) -> _Setting:
+    """The network; a faster one with a cap as high."""
+    now, cap = p.link, p.max_bandwidth_bytes_per_s
+
+    def changed(rate: float) -> _Changed:
+        faster = max(cap, rate) if rate > now else cap
+        return replace(p, max_bandwidth_bytes_per_s=faster, link_bytes_per_s=rate), 1.0
+
+    def options(rate: float) -> str:
+        raised = f" --max-bandwidth {_typed_rate(rate)}" if rate > max(now, cap) else ""
+        return f"--link {_typed_rate(rate)}{raised}"
+
+    most = _MOST_BANDWIDTH_BYTES_PER_S
+    values = _values(now, most, _typed_rate, units.parse_bandwidth_bytes_per_s, ends=ends)
+    return _Setting("link", "bytes/s", now, values, changed, options)
+
+
+def _private_rate(p: Parameters, *, ends: bool) -> _Setting:
+    now = p.private_rate_pps
+    return _Setting(
+        "private-rate",
+        "pps",
+        now,
+        _values(now, _MOST_PRIVATE_RATE_PPS, _typed_pages, units.parse_page_rate_pps, ends=ends),
+        lambda pps: (replace(p, private_rate_pps=pps), 1.0),
+        lambda pps: f"--private-rate {_typed_pages(pps)}",
+    )
+
+
+def _values(
+    now: float,
+    most: float,
+    typed: Callable[[float], str],
+    read: Callable[[str], float],
+    *,
+    ends: bool,
+) -> list[float]:
+    """What is looked at: figures below the value now and itself, or above; as they read back."""
+    low, high = (max(now * _DEEPEST, _LEAST), now * _NEARLY) if ends else (now, most)
+    values = [read(typed(value)) for value in figures(low, high)] if low < high else []
+    return [*values, now] if ends else values
+
+
+def _typed_time(ms: float) -> str:
+    return f"{ms:.9g}ms" if ms < 1000 else f"{ms / 1000:.9g}s"
+
+
+def _typed_rate(bytes_per_s: float) -> str:
+    return units.format_bandwidth(bytes_per_s).replace(" ", "")
+
+
+def _typed_pages(pps: float) -> str:
+    return f"{pps:.9g}pps"
+
+
+def _change(what_if: WhatIf, setting: _Setting, *, ends: bool) -> Change:
+    """Look for the edge of one parameter."""
+
+    def good(value: float) -> bool:
+        return what_if.converges(*setting.changed(value))
+
+    values = setting.values
+    looked = (values[0], values[-1]) if values else (setting.now, setting.now)
+    found = values and least_good(lambda i: good(values[i]), len(values), from_above=ends)
+    if not found:
+        return Change(
+            knob=setting.knob,
+            unit=setting.unit,
+            now=setting.now,
+            looked_from=looked[0],
+            looked_to=looked[1],
+        )
+    index, sure = found
+    least = values[index]
+    outcome = what_if.outcome(*setting.changed(least))
+    return Change(
+        knob=setting.knob,
+        unit=setting.unit,
+        now=setting.now,
+        least=least,
+        looked_from=looked[0],
+        looked_to=looked[1],
+        sure=sure and not (ends and index == 0) and not good(least * _LESS),
+        options=setting.options(least) if setting.options and least != setting.now else None,
+        total_time_ms=outcome.total_ms,
+        downtime_ms=outcome.downtime_ms,
+    )

@@ -1,0 +1,108 @@
+"""A grid of plans as a table of 80 columns, and as lines of CSV."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from kvmenc import units
+from kvmenc.report.terminal import columns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rich.console import Console
+
+    from kvmenc.plan.grid import Cell, Grid, Sensitivity
+
+__all__ = ["csv_lines", "print_grid", "sensitivity_line"]
+
+#: So many downtime limits fit beside each other.
+_MOST_COLUMNS = 6
+_NONE = "-"
+_NAMES = {
+    "bandwidth": "bandwidth",
+    "downtime-limit": "downtime limit",
+    "private-rate": "firmware rate",
+    "writes": "guest's writes",
+}
+
+
+def print_grid(grid: Grid, console: Console) -> None:
+    """Total time and pause of each cell, then what matters most."""
+    size = units.format_size(grid.guest.pages * grid.guest.page_size)
+    share = grid.guest.private_pages / grid.guest.pages
+    console.print(Text(f"Guest: {grid.guest.source}; {size}, {share:.1%} private."))
+    console.print(Text(f'{_fixed(grid)}Cells: total time / pause; "-" does not converge.\n'))
+    limits = grid.downtime_limits_ms
+    for start in range(0, len(limits), _MOST_COLUMNS):
+        _print_part(grid, range(start, min(start + _MOST_COLUMNS, len(limits))), console)
+    console.print(Text(sensitivity_line(grid)))
+
+
+def _fixed(grid: Grid) -> str:
+    parts = []
+    if grid.guest.private_pages:
+        parts.append(f"Firmware: {units.format_page_rate(grid.private_rate_pps)}. ")
+    if grid.time_limit_ms is not None:
+        parts.append(f"Time limit: {units.format_time(grid.time_limit_ms)}. ")
+    return "".join(parts)
+
+
+def _print_part(grid: Grid, places: Sequence[int], console: Console) -> None:
+    names = [units.format_time(grid.downtime_limits_ms[place]) for place in places]
+    table = columns("bandwidth", *names)
+    for bandwidth, cells in grid.rows():
+        some = [cells[place] for place in places]
+        table.add_row(units.format_bit_rate(bandwidth), *map(_total, some))
+        if any(cell.downtime_ms for cell in some):
+            table.add_row("", *map(_pause, some), style="dim")
+    console.print(table)
+    console.print(Text())
+
+
+def _total(cell: Cell) -> str:
+    return _NONE if cell.total_time_ms is None else units.format_time(cell.total_time_ms)
+
+
+def _pause(cell: Cell) -> str:
+    return "" if cell.downtime_ms is None else f"/{units.format_time(cell.downtime_ms)}"
+
+
+def sensitivity_line(grid: Grid) -> str:
+    """What 10 per cent of each parameter change, the one that changes most first."""
+    at = grid.sensitive_at
+    if at is None or at.total_time_ms is None:
+        return "No cell converges."
+    base = at.total_time_ms
+    changes = ", ".join(f"{_NAMES[one.parameter]} {_change(one, base)}" for one in grid.sensitivity)
+    where = f"{units.format_bit_rate(at.max_bandwidth_bytes_per_s)}"
+    limit = units.format_time(at.downtime_limit_ms)
+    return f"10 % less/more at {where} and {limit} change the total time by: {changes}."
+
+
+def _change(one: Sensitivity, base_ms: float) -> str:
+    return "/".join(
+        "does not converge" if total is None else f"{(total - base_ms) / base_ms:+.1%}"
+        for total in (one.less_total_time_ms, one.more_total_time_ms)
+    )
+
+
+def csv_lines(grid: Grid) -> Iterator[str]:
+    """A heading, then a line for each cell; empty where it does not converge."""
+    yield "max_bandwidth_bytes_per_s,downtime_limit_ms,verdict,total_time_ms,downtime_ms,sync_count"
+    for cell in grid.cells:
+        fields = (
+            f"{cell.max_bandwidth_bytes_per_s:.17g}",
+            f"{cell.downtime_limit_ms:.17g}",
+            cell.verdict,
+            _number(cell.total_time_ms),
+            _number(cell.downtime_ms),
+            str(cell.sync_count),
+        )
+        yield ",".join(fields)
+
+
+def _number(ms: float | None) -> str:
+    return "" if ms is None else f"{ms:.3f}"
