@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test bench soak format clean
+.PHONY: demo test bench soak backtest format clean
 
 demo: $(STAMP)
 	@$(BIN)/kvmenc demo
@@ -21,6 +21,12 @@ bench: $(STAMP)
 # and as often with a sandboxed QEMU.
 soak: $(STAMP)
 	KVMENC_KILLS=2000 $(BIN)/pytest -q -s --timeout 1800 tests/qemu/test_unharmed.py
+
+# Guests of our own on a real QEMU: captured, planned, migrated, compared.
+backtest: $(STAMP)
+	rm -rf .cache/backtest
+	$(BIN)/python -m tests.qemu.backtest .cache/backtest
+	$(BIN)/kvmenc backtest .cache/backtest/*.json
 
 format: $(STAMP)
 	$(BIN)/ruff format .

@@ -19,12 +19,16 @@ __all__ = ["main", "root"]
 
 #: Subcommand -> what it does. Each is ``command`` in the module of its name beside this one.
 COMMANDS = {
+    "backtest": "Predictions against migrations that really happened.",
     "capture": "What the guest of a running QEMU dirties, and how fast.",
     "demo": "The main job, start to end, on the best KVM at hand.",
     "layout": "Where a QEMU's guest has its memory: slots and RAMBlocks.",
+    "link": "The way to a host, and what one TCP connection gets of it.",
+    "migrate": "The real migration, beside what was predicted of it.",
     "plan": "What a migration would do: rounds, time, pause, verdict.",
     "probe": "What this host's KVM can do, and what that means.",
     "show": "What is in a capture: memory map, counts, curve.",
+    "sweep": "Plans over a grid of bandwidths and downtime limits.",
 }
 
 EXIT_INTERRUPTED = 130

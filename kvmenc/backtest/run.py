@@ -1,0 +1,188 @@
+"""A migration that really happened, as a file: one JSON object of schema ``kvmenc.backtest-run/1``.
+
+It may come from anywhere, so it is read as hostile, as a capture is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from kvmenc.capture import Capture, load_capture
+from kvmenc.capture.facts import MAX_FACTS_BYTES, decode
+from kvmenc.errors import InputError
+from kvmenc.plan import Parameters
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
+__all__ = ["Run", "load_run", "published_runs"]
+
+SCHEMA: Final = "kvmenc.backtest-run/1"
+
+_MAX_BYTES = MAX_FACTS_BYTES + 2**20
+_QUOTE = b'"'
+
+# As kvmenc.units takes them on the command line.
+ByteRate = Annotated[float, Meta(ge=1, le=1e13)]
+PageRate = Annotated[float, Meta(ge=1e-3, le=1e9)]
+Milliseconds = Annotated[float, Meta(ge=0, le=1e12)]
+Count = Annotated[int, Meta(ge=0, le=2**62)]
+Sentence = Annotated[str, Meta(max_length=1000)]
+Sentences = Annotated[tuple[Sentence, ...], Meta(max_length=20)]
+
+
+class _Parameters(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """As :class:`kvmenc.plan.Parameters`; null: its default."""
+
+    max_bandwidth_bytes_per_s: ByteRate
+    downtime_limit_ms: Annotated[float, Meta(ge=1, le=2000e3)]
+    link_bytes_per_s: ByteRate | None = None
+    private_rate_pps: PageRate | None = None
+
+
+class RamFigures(Struct, frozen=True, rename="kebab"):
+    """What is compared of ``ram`` in QEMU's answer; null where it is not known."""
+
+    transferred: Count | None = None
+    dirty_sync_count: Count | None = None
+    normal: Count | None = None
+    duplicate: Count | None = None
+    remaining: Count | None = None
+
+
+class Figures(Struct, frozen=True, rename="kebab"):
+    """What is compared of QEMU's answer to query-migrate, which may be given whole.
+
+    Attributes:
+        status: ``completed``, or ``active`` where it was given up: then the last answer before.
+        total_time: ms, setting up included.
+        setup_time: ms.
+        downtime: ms.
+        ram: of the RAM.
+    """
+
+    status: Literal["completed", "active"]
+    total_time: Milliseconds | None = None
+    setup_time: Milliseconds = 0.0
+    downtime: Milliseconds | None = None
+    ram: RamFigures = RamFigures()
+
+
+class _File(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The file. See :class:`Run`."""
+
+    schema: Literal["kvmenc.backtest-run/1"]
+    name: Annotated[str, Meta(min_length=1, max_length=100)]
+    source: Sentence
+    capture: Raw
+    parameters: _Parameters | None
+    query_migrate: Figures
+    assumptions: Sentences = ()
+    missing: Sentences = ()
+    notes: Sentences = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A migration that really happened, and what was known before.
+
+    Attributes:
+        name: of the run.
+        source: where its figures are from.
+        capture: the guest before; None where the source does not say enough.
+        parameters: it was made with; None likewise.
+        figures: what QEMU said at the end.
+        assumptions: what was taken for granted where the source does not say it.
+        missing: what the source would have to say for a prediction.
+        notes: what else a reader should know.
+    """
+
+    name: str
+    source: str
+    capture: Capture | None
+    parameters: Parameters | None
+    figures: Figures
+    assumptions: tuple[str, ...]
+    missing: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def load_run(path: Path) -> Run:
+    """Read a run file, and the capture that it names.
+
+    Raises:
+        InputError: the file cannot be read, or is no run; names the file, the field and what was
+            expected there.
+        CaptureError: likewise of the capture.
+    """
+    return _load(path, path.parent)
+
+
+def published_runs() -> list[Run]:
+    """The published migrations that this package brings with it."""
+    files = resources.files("kvmenc.backtest") / "data" / "published"
+    return [_load(it) for it in sorted(files.iterdir(), key=lambda it: it.name)]
+
+
+def _load(file: Traversable, folder: Path | None = None) -> Run:
+    """Read a run; where a ``folder`` is given, its capture may be a file in there."""
+    try:
+        with file.open("rb") as data:
+            return _decode(data.read(_MAX_BYTES + 1), folder)
+    except OSError as error:
+        raise _error(file, "cannot be read", error.strerror or error) from error
+    except (ValueError, RecursionError) as error:
+        raise _error(file, "not a usable run", error) from error
+
+
+def _error(file: Traversable, what: str, why: object) -> InputError:
+    """One line, even where the file's name or what it holds would break or colour it."""
+    text = f"{file}: {what}: {why}"
+    return InputError(text[:500] if text.isprintable() else ascii(text)[1:-1][:500])
+
+
+def _decode(data: bytes, folder: Path | None) -> Run:
+    if len(data) > _MAX_BYTES:
+        raise ValueError(f"expected at most {_MAX_BYTES} bytes")
+    file = msgspec.json.decode(data, type=_File)
+    for text in (file.name, file.source, *file.assumptions, *file.missing, *file.notes):
+        if not text.isprintable():
+            raise ValueError(f"expected printable text, got {text[:40]!a}")
+    capture = _capture(bytes(file.capture).strip(), folder)
+    if bool(capture and file.parameters) == bool(file.missing):
+        raise ValueError("expected capture and parameters, or else what is `missing`")
+    return Run(
+        name=file.name,
+        source=file.source,
+        capture=capture,
+        parameters=_parameters(file.parameters),
+        figures=file.query_migrate,
+        assumptions=file.assumptions,
+        missing=file.missing,
+        notes=file.notes,
+    )
+
+
+def _capture(raw: bytes, folder: Path | None) -> Capture | None:
+    """The capture: its facts, the name of its file, or null."""
+    if raw == b"null":
+        return None
+    if not raw.startswith(_QUOTE):
+        return decode(raw)
+    name = PurePosixPath(msgspec.json.decode(raw, type=str))
+    if folder is None or name.is_absolute() or ".." in name.parts:
+        raise ValueError("expected a path below the run file's own folder - at `$.capture`")
+    return load_capture(folder / name)
+
+
+def _parameters(given: _Parameters | None) -> Parameters | None:
+    if not given:
+        return None
+    known = {k: v for k, v in msgspec.structs.asdict(given).items() if v is not None}
+    return Parameters(**known)

@@ -1,0 +1,44 @@
+"""``kvmenc backtest``: predicted against what really happened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from kvmenc.cli.common import console, emit_json, json_option
+
+__all__ = ["command"]
+
+_EXAMPLES = """\b
+Examples:
+  kvmenc backtest
+  kvmenc backtest --json | jq '.grid.cells[] | select(.why == "rounds")'
+  kvmenc backtest runs/*.json --json | jq .summary
+"""
+
+
+@click.command(epilog=_EXAMPLES)
+@click.argument("files", nargs=-1, metavar="[FILE]...", type=click.Path(path_type=Path))
+@json_option
+def command(*, files: tuple[Path, ...], as_json: bool) -> None:
+    """Predict migrations that happened, and say how far off the predictions are.
+
+    Each FILE is one migration: the capture made before, the parameters, and what QEMU's
+    query-migrate said at the end (docs/backtest.md). Without FILE: the migrations that were
+    published with enough detail, and the table of the 2023 rule. Beside kvmenc's plan stand that
+    rule and the geometric series.
+    """
+    from kvmenc.backtest import (  # noqa: PLC0415 - numpy is slow to import
+        backtest,
+        builtin_backtest,
+        load_run,
+    )
+
+    result = backtest([load_run(it) for it in files]) if files else builtin_backtest()
+    if as_json:
+        emit_json(result)
+    else:
+        from kvmenc.report.backtest import print_backtest  # noqa: PLC0415 - rich is slow to import
+
+        print_backtest(result, console())

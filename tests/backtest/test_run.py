@@ -1,0 +1,130 @@
+"""Run files: what they may say, and that nothing else is taken."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kvmenc.backtest import Run, load_run
+from kvmenc.backtest.run import published_runs
+from kvmenc.capture import save_capture
+from kvmenc.errors import CaptureError, InputError
+from kvmenc.plan import Parameters
+from tests.backtest.runs import run_file
+from tests.plan.guests import guest
+
+CAPTURE = guest(1000, 0, [(100, 0, 50)])
+
+
+def load(folder: Path, fields: object) -> Run:
+    path = folder / "run.json"
+    path.write_text(json.dumps(fields))
+    return load_run(path)
+
+
+def test_what_qemu_answers_may_be_given_whole(tmp_path: Path) -> None:
+    run = load(tmp_path, run_file())
+    assert run.figures.total_time == 6000
+    assert run.figures.ram.dirty_sync_count == 4
+    assert run.capture
+    assert run.capture.npages == 2**18
+    assert run.parameters == Parameters(max_bandwidth_bytes_per_s=1e8, downtime_limit_ms=300)
+
+
+def test_a_capture_may_be_a_file_beside_the_run(tmp_path: Path) -> None:
+    (tmp_path / "captures").mkdir()
+    save_capture(CAPTURE, tmp_path / "captures" / "a.capture")
+    assert load(tmp_path, run_file(capture="captures/a.capture")).capture == CAPTURE
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../run.json", "a/../../b", "/dev/zero"])
+def test_a_capture_is_never_looked_for_elsewhere(tmp_path: Path, path: str) -> None:
+    with pytest.raises(InputError, match="below the run file's own folder") as raised:
+        load(tmp_path, run_file(capture=path))
+    assert not isinstance(raised.value, CaptureError)
+
+
+def test_a_bad_capture_beside_the_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CaptureError, match=r"none\.capture: cannot be read"):
+        load(tmp_path, run_file(capture="none.capture"))
+
+
+BAD: list[tuple[dict[str, object], str]] = [
+    ({"schema": "kvmenc.backtest-run/2"}, r"\$\.schema"),
+    ({"query_migrate": {"status": "cancelled"}}, r"\$\.query_migrate\.status"),
+    ({"query_migrate": {"status": "completed", "total-time": -1}}, "total-time"),
+    ({"query_migrate": {"status": "completed", "ram": {"normal": 2**64}}}, "normal"),
+    ({"parameters": {"max_bandwidth_bytes_per_s": 0, "downtime_limit_ms": 1}}, "max_bandwidth"),
+    ({"parameters": {"max_bandwidth_bytes_per_s": 1e8, "downtime_limit_ms": 3e6}}, "downtime"),
+    ({"parameters": {"max_bandwidth_bytes_per_s": 1e99, "downtime_limit_ms": 300}}, "bandwidth"),
+    ({"parameters": None}, "expected capture and parameters"),
+    ({"capture": None}, "expected capture and parameters"),
+    ({"missing": ["nothing"]}, "or else what is `missing`"),
+    ({"capture": {"schema": "kvmenc.capture/1"}}, "source"),
+    ({"capture": 7}, "not a usable run"),
+    ({"capture": "a\0b"}, "not a usable"),
+    ({"name": "\x1b[31m"}, "printable"),
+    ({"notes": ["two\nlines"]}, "printable"),
+    ({"tuned_by": 3}, "unknown field"),
+]
+
+
+@pytest.mark.parametrize(("changes", "why"), BAD)
+def test_a_bad_file_is_one_line_that_says_why(
+    tmp_path: Path, changes: dict[str, Any], why: str
+) -> None:
+    with pytest.raises(InputError, match=why) as raised:
+        load(tmp_path, run_file(**changes))
+    assert str(raised.value).isprintable()
+    assert str(raised.value).startswith(str(tmp_path))
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"\xff\xfe", b"[" * 100_000, b"{" * 100_000])
+def test_what_is_no_object_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "run.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="not a usable run"):
+        load_run(path)
+
+
+def test_a_huge_file_is_refused_before_it_is_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    with path.open("wb") as file:
+        os.truncate(file.fileno(), 2**40)
+    with pytest.raises(InputError, match="expected at most"):
+        load_run(path)
+
+
+@settings(max_examples=60)
+@given(at=st.integers(0, 10_000), byte=st.integers(0, 255))
+def test_a_damaged_file_is_a_run_or_an_input_error(
+    tmp_path_factory: pytest.TempPathFactory, at: int, byte: int
+) -> None:
+    data = bytearray(json.dumps(run_file()).encode())
+    data[at % len(data)] = byte
+    path = tmp_path_factory.mktemp("damaged") / "run.json"
+    path.write_bytes(data)
+    with suppress(InputError):
+        load_run(path)
+
+
+def test_every_published_run_names_its_source_and_what_it_assumes_or_lacks() -> None:
+    runs = published_runs()
+    assert len({run.name for run in runs}) == len(runs)
+    for run in runs:
+        assert run.source
+        assert bool(run.assumptions) != bool(run.missing)
+        assert (run.capture is None) == bool(run.missing)
+
+
+def test_a_published_run_is_a_run_file_like_any_other() -> None:
+    folder = Path(__file__).parents[2] / "kvmenc" / "backtest" / "data" / "published"
+    loaded = [load_run(path) for path in sorted(folder.glob("*.json"))]
+    assert loaded == published_runs()
