@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from msgspec import Struct
 
@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 Predictor = Literal["kvmenc", "rule2023", "geometric"]
-PREDICTORS: tuple[Predictor, ...] = ("kvmenc", "rule2023", "geometric")
+PREDICTORS: tuple[Predictor, ...] = get_args(Predictor)
 
 Field = Literal[
     "total_time_ms",
@@ -34,15 +34,7 @@ Field = Literal[
     "duplicate_pages",
     "remaining_bytes",
 ]
-FIELDS: tuple[Field, ...] = (
-    "total_time_ms",
-    "downtime_ms",
-    "transferred_bytes",
-    "dirty_sync_count",
-    "normal_pages",
-    "duplicate_pages",
-    "remaining_bytes",
-)
+FIELDS: tuple[Field, ...] = get_args(Field)
 
 #: Why a cell differs.
 #:

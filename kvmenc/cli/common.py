@@ -26,7 +26,9 @@ __all__ = [
     "emit_json",
     "json_option",
     "package_version",
+    "private_rate_option",
     "progress",
+    "time_limit_option",
 ]
 
 
@@ -53,6 +55,20 @@ BANDWIDTH = Unit("bandwidth", units.parse_bandwidth_bytes_per_s)
 TIME = Unit("time", units.parse_time_ms)
 PAGE_RATE = Unit("page-rate", units.parse_page_rate_pps)
 
+time_limit_option = click.option(
+    "--time-limit",
+    "time_limit_ms",
+    type=TIME,
+    show_default="none",
+    help="Longer than this counts as not converging: 10min.",
+)
+private_rate_option = click.option(
+    "--private-rate",
+    "private_rate_pps",
+    type=PAGE_RATE,
+    show_default="400pps, AMD's published rate",
+    help="Private pages per second through the firmware: 400pps.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 
 

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kvmenc.cli.common import BANDWIDTH, PAGE_RATE, TIME, console, emit_json, json_option, progress
+from kvmenc.cli.common import (
+    BANDWIDTH,
+    TIME,
+    console,
+    emit_json,
+    json_option,
+    private_rate_option,
+    progress,
+)
 from kvmenc.cli.monitor import monitor_options, open_monitor
 from kvmenc.errors import CheckFailed
 
@@ -48,7 +56,7 @@ expect a migration of its domain that it did not begin.
 @click.option("--max-bandwidth", type=BANDWIDTH, help="its cap while the guest runs: 1GB/s;")
 @click.option("--downtime-limit", type=TIME, help="the pause that it may plan for: 300ms.")
 @click.option("--link", type=BANDWIDTH, help="The network's speed.  [default: max-bandwidth]")
-@click.option("--private-rate", type=PAGE_RATE, help="Private pages through the firmware: 400pps.")
+@private_rate_option
 @click.option(
     "--cancel-over",
     type=click.FloatRange(1),
@@ -71,7 +79,7 @@ def command(
     max_bandwidth: float | None,
     downtime_limit: float | None,
     link: float | None,
-    private_rate: float | None,
+    private_rate_pps: float | None,
     cancel_over: float | None,
     anyway: bool,
     as_json: bool,
@@ -92,7 +100,7 @@ def command(
         max_bandwidth_bytes_per_s=max_bandwidth,
         downtime_limit_ms=downtime_limit,
         link_bytes_per_s=link,
-        private_rate_pps=private_rate,
+        private_rate_pps=private_rate_pps,
     )
     with open_monitor(qmp, domain) as monitor:
         parameters = chosen.over(QemuParameters.read(monitor))

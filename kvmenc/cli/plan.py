@@ -10,12 +10,13 @@ import click
 from kvmenc.cli.backend import backend_option
 from kvmenc.cli.common import (
     BANDWIDTH,
-    PAGE_RATE,
     TIME,
     console,
     emit_json,
     json_option,
+    private_rate_option,
     progress,
+    time_limit_option,
 )
 from kvmenc.errors import HostError, InputError
 from kvmenc.units import format_bandwidth
@@ -65,20 +66,8 @@ Examples:
     show_default="300ms, as in QEMU",
     help="The pause that QEMU may plan for: 300ms, 1s.",
 )
-@click.option(
-    "--time-limit",
-    "time_limit_ms",
-    type=TIME,
-    show_default="none",
-    help="Longer than this counts as not converging: 10min.",
-)
-@click.option(
-    "--private-rate",
-    "private_rate_pps",
-    type=PAGE_RATE,
-    show_default="400pps, AMD's published rate",
-    help="Private pages per second through the firmware: 400pps.",
-)
+@time_limit_option
+@private_rate_option
 @backend_option
 @json_option
 @click.pass_context

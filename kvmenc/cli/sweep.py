@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kvmenc.cli.common import BANDWIDTH, PAGE_RATE, TIME, Unit, console, emit_json, json_option
+from kvmenc.cli.common import (
+    BANDWIDTH,
+    TIME,
+    Unit,
+    console,
+    emit_json,
+    json_option,
+    private_rate_option,
+    time_limit_option,
+)
 from kvmenc.errors import InputError
 
 if TYPE_CHECKING:
@@ -59,20 +68,8 @@ def _listed(unit: Unit) -> Callable[[click.Context, click.Parameter, tuple[str, 
     show_default="125ms to 5s",
     help="The pauses that QEMU may plan for: 300ms,1s.",
 )
-@click.option(
-    "--time-limit",
-    "time_limit_ms",
-    type=TIME,
-    show_default="none",
-    help="Longer than this counts as not converging: 10min.",
-)
-@click.option(
-    "--private-rate",
-    "private_rate_pps",
-    type=PAGE_RATE,
-    show_default="400pps, AMD's published rate",
-    help="Private pages per second through the firmware: 400pps.",
-)
+@time_limit_option
+@private_rate_option
 @click.option("--csv", "as_csv", is_flag=True, help="A line for each cell on stdout.")
 @click.option("--svg", type=click.Path(path_type=Path), help="Draw the grid into this file.")
 @json_option

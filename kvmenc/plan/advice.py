@@ -39,6 +39,38 @@ _MOST_PRIVATE_RATE_PPS = 1e6
 _MOST_THROTTLE_PCT = 99
 
 
+def _typed_time(ms: float) -> str:
+    return f"{ms:.9g}ms" if ms < 1000 else f"{ms / 1000:.9g}s"
+
+
+def _typed_rate(bytes_per_s: float) -> str:
+    return units.format_bandwidth(bytes_per_s).replace(" ", "")
+
+
+def _typed_pages(pps: float) -> str:
+    return f"{pps:.9g}pps"
+
+
+@dataclass(frozen=True, slots=True)
+class _Notation:
+    """How values of a kind are typed on the command line, and read back.
+
+    Attributes:
+        unit: of the values.
+        typed: as an option's argument.
+        read: what it is read as.
+    """
+
+    unit: Unit
+    typed: Callable[[float], str]
+    read: Callable[[str], float]
+
+
+_TIME = _Notation("ms", _typed_time, units.parse_time_ms)
+_RATE = _Notation("bytes/s", _typed_rate, units.parse_bandwidth_bytes_per_s)
+_PAGES = _Notation("pps", _typed_pages, units.parse_page_rate_pps)
+
+
 @dataclass(frozen=True, slots=True)
 class _Setting:
     """Something that can be changed.
@@ -85,40 +117,33 @@ def _postcopy(capture: Capture, *, helped: bool) -> Postcopy:
 
 def _settings(capture: Capture, p: Parameters, *, ends: bool) -> Iterator[_Setting]:
     """What can be changed; the last value is good if the migration converges already."""
-    yield _downtime_limit(p, ends=ends)
+    yield _plain(p, "downtime-limit", "downtime_limit_ms", _TIME, _MOST_DOWNTIME_MS, ends=ends)
     if p.link_bytes_per_s is None or p.max_bandwidth_bytes_per_s < p.link or ends:
-        yield _max_bandwidth(p, ends=ends)
+        # QEMU's cap, as far as the network goes.
+        most = p.link_bytes_per_s or _MOST_BANDWIDTH_BYTES_PER_S
+        yield _plain(p, "max-bandwidth", "max_bandwidth_bytes_per_s", _RATE, most, ends=ends)
     if p.link_bytes_per_s is not None:
         yield _link(p, ends=ends)
     if capture.private_pages:
-        yield _private_rate(p, ends=ends)
+        most = _MOST_PRIVATE_RATE_PPS
+        yield _plain(p, "private-rate", "private_rate_pps", _PAGES, most, ends=ends)
     if not ends:
         throttles = range(1, _MOST_THROTTLE_PCT + 1)
         yield _Setting("throttle", "%", 0.0, throttles, lambda pct: (p, 1 - pct / 100))
 
 
-def _downtime_limit(p: Parameters, *, ends: bool) -> _Setting:
-    now = p.downtime_limit_ms
+def _plain(
+    p: Parameters, knob: Knob, field: str, notation: _Notation, most: float, *, ends: bool
+) -> _Setting:
+    """One parameter, the others as they are; its option is called as the knob."""
+    now = getattr(p, field)
     return _Setting(
-        "downtime-limit",
-        "ms",
+        knob,
+        notation.unit,
         now,
-        _values(now, _MOST_DOWNTIME_MS, _typed_time, units.parse_time_ms, ends=ends),
-        lambda ms: (replace(p, downtime_limit_ms=ms), 1.0),
-        lambda ms: f"--downtime-limit {_typed_time(ms)}",
-    )
-
-
-def _max_bandwidth(p: Parameters, *, ends: bool) -> _Setting:
-    """QEMU's cap, as far as the network goes."""
-    now, most = p.max_bandwidth_bytes_per_s, p.link_bytes_per_s or _MOST_BANDWIDTH_BYTES_PER_S
-    return _Setting(
-        "max-bandwidth",
-        "bytes/s",
-        now,
-        _values(now, most, _typed_rate, units.parse_bandwidth_bytes_per_s, ends=ends),
-        lambda rate: (replace(p, max_bandwidth_bytes_per_s=rate), 1.0),
-        lambda rate: f"--max-bandwidth {_typed_rate(rate)}",
+        _values(now, most, notation, ends=ends),
+        lambda value: (replace(p, **{field: value}), 1.0),
+        lambda value: f"--{knob} {notation.typed(value)}",
     )
 
 
@@ -134,47 +159,22 @@ def _link(p: Parameters, *, ends: bool) -> _Setting:
         raised = f" --max-bandwidth {_typed_rate(rate)}" if rate > max(now, cap) else ""
         return f"--link {_typed_rate(rate)}{raised}"
 
-    most = _MOST_BANDWIDTH_BYTES_PER_S
-    values = _values(now, most, _typed_rate, units.parse_bandwidth_bytes_per_s, ends=ends)
-    return _Setting("link", "bytes/s", now, values, changed, options)
-
-
-def _private_rate(p: Parameters, *, ends: bool) -> _Setting:
-    now = p.private_rate_pps
-    return _Setting(
-        "private-rate",
-        "pps",
-        now,
-        _values(now, _MOST_PRIVATE_RATE_PPS, _typed_pages, units.parse_page_rate_pps, ends=ends),
-        lambda pps: (replace(p, private_rate_pps=pps), 1.0),
-        lambda pps: f"--private-rate {_typed_pages(pps)}",
-    )
+    values = _values(now, _MOST_BANDWIDTH_BYTES_PER_S, _RATE, ends=ends)
+    return _Setting("link", _RATE.unit, now, values, changed, options)
 
 
 def _values(
     now: float,
     most: float,
-    typed: Callable[[float], str],
-    read: Callable[[str], float],
+    notation: _Notation,
     *,
     ends: bool,
 ) -> list[float]:
     """What is looked at: figures below the value now and itself, or above; as they read back."""
     low, high = (max(now * _DEEPEST, _LEAST), now * _NEARLY) if ends else (now, most)
-    values = [read(typed(value)) for value in figures(low, high)] if low < high else []
+    looked = figures(low, high) if low < high else ()
+    values = [notation.read(notation.typed(value)) for value in looked]
     return [*values, now] if ends else values
-
-
-def _typed_time(ms: float) -> str:
-    return f"{ms:.9g}ms" if ms < 1000 else f"{ms / 1000:.9g}s"
-
-
-def _typed_rate(bytes_per_s: float) -> str:
-    return units.format_bandwidth(bytes_per_s).replace(" ", "")
-
-
-def _typed_pages(pps: float) -> str:
-    return f"{pps:.9g}pps"
 
 
 def _change(what_if: WhatIf, setting: _Setting, *, ends: bool) -> Change:

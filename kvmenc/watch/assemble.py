@@ -56,7 +56,11 @@ def assemble(
     if not findings.windows:
         raise HostError(_no_point(findings)) from findings.trouble
     zeros = _zeros(findings, contents)
-    blocks = [_block(findings, block, zeros.get(block.name)) for block in findings.layout.blocks]
+    bitmaps = _bitmaps(findings, zeros)
+    blocks = [
+        _block(findings, block, zeros.get(block.name), bitmaps.get(("zero", block.name)))
+        for block in findings.layout.blocks
+    ]
     capture = Capture(
         source=f"QEMU {facts.release}, process {facts.pid}",
         private_source=choice.source.name,
@@ -71,7 +75,7 @@ def assemble(
         provenance=provenance_of(facts, "peek"),
         notes=tuple(notes),
     )
-    return Watched(capture, _bitmaps(findings, zeros), findings.trouble)
+    return Watched(capture, bitmaps, findings.trouble)
 
 
 def provenance_of(facts: Facts, how: How) -> Provenance:
@@ -99,7 +103,9 @@ def _zeros(findings: Findings, contents: Contents | None) -> dict[str, ZeroCount
     return {block.name: count_zero_pages(contents, block, ZERO_PAGES, rng) for block in blocks}
 
 
-def _block(findings: Findings, block: RamBlock, zero: ZeroCount | None) -> BlockFacts:
+def _block(
+    findings: Findings, block: RamBlock, zero: ZeroCount | None, shared_zeros: Words | None
+) -> BlockFacts:
     private = findings.private[block.name]
     shared_pages = block.npages - private.pages
     facts = BlockFacts(
@@ -111,8 +117,8 @@ def _block(findings: Findings, block: RamBlock, zero: ZeroCount | None) -> Block
     )
     if zero is None:
         return facts
-    if zero.words is not None:
-        counted = kernels.count(_shared_zeros(zero.words, private), block.npages)
+    if shared_zeros is not None:
+        counted = kernels.count(shared_zeros, block.npages)
         return msgspec.structs.replace(facts, zero_pages=counted)
     return msgspec.structs.replace(
         facts,

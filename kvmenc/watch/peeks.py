@@ -6,14 +6,12 @@ KVM_CLEAR_DIRTY_LOG clears (Linux v6.12, virt/kvm/kvm_main.c, kvm_get_dirty_log_
 
 from __future__ import annotations
 
-import errno
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kvmenc.call import named_error
 from kvmenc.memory import words as kernels
 
 if TYPE_CHECKING:
@@ -94,16 +92,15 @@ class Peeks:
         Raises:
             SlotNotLogged: a slot has no log (any more).
         """
-        peek = self.take_some()
-        for slot in self._slots:
-            if slot not in peek.words:
-                raise named_error("KVM_GET_DIRTY_LOG", errno.ENOENT, str(slot))
-        return peek
+        return self._timed(lambda: dict(self._source.read(self._slots)))
 
     def take_some(self) -> Peek:
         """The same, while the log is being started: slots without one are left out."""
+        return self._timed(lambda: self._source.look(self._slots))
+
+    def _timed(self, look: Callable[[], dict[MemSlot, Words]]) -> Peek:
         before_s = self._clock()
-        words = self._source.look(self._slots)
+        words = look()
         return Peek(self._source.name, before_s, self._clock(), words)
 
     def cleared_since_last(self, peek: Peek) -> tuple[MemSlot, ...]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import pytest
+
 from tests.qemu.guest import PAGE, RAM_PAGES
 
 PROGRAM = "qemu-system-x86_64"
@@ -50,3 +52,11 @@ class Setup:
         if self.incoming:
             arguments += ["-incoming", "defer", "-S"]
         return [*arguments, *self.extra]
+
+
+#: As users start it: what holds the guest's RAM, and whether it is sandboxed.
+SETUPS = [
+    pytest.param(Setup(), id="anonymous"),
+    pytest.param(Setup(ram="memfd"), id="memfd"),
+    pytest.param(Setup(sandbox=True), id="sandbox"),
+]

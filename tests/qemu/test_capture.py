@@ -23,7 +23,7 @@ from kvmenc.watch.wishes import Wishes
 from tests.qemu.guest import PAGE, REGION_PAGES, Guest, Stamper, Worker, Writer
 from tests.qemu.inside import differing_pages
 from tests.qemu.machine import Machine
-from tests.qemu.setup import Setup
+from tests.qemu.setup import SETUPS, Setup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,11 +35,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.qemu
 
 UNCAPPED = Parameters(max_bandwidth_bytes_per_s=1e12)
-SETUPS = [
-    pytest.param(Setup(), id="anonymous"),
-    pytest.param(Setup(ram="memfd"), id="memfd"),
-    pytest.param(Setup(sandbox=True), id="sandbox"),
-]
 # What a busy host may keep a vCPU from running; a sample's interval is shorter only at first.
 HELD_UP_MS = 60
 # Here and there, with neighbours and without, on both sides of a word's and of a chunk's border.

@@ -17,7 +17,7 @@ from tests.qemu.guest import PAGE, REGION_PAGES, Guest, Stamper, Writer
 from tests.qemu.inside import differing_pages
 from tests.qemu.looker import looker
 from tests.qemu.machine import Machine
-from tests.qemu.setup import Setup
+from tests.qemu.setup import SETUPS, Setup
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,11 +26,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.qemu
 
-SETUPS = [
-    pytest.param(Setup(), id="anonymous"),
-    pytest.param(Setup(ram="memfd"), id="memfd"),
-    pytest.param(Setup(sandbox=True), id="sandbox"),
-]
 UNCAPPED = Parameters(max_bandwidth_bytes_per_s=1e12)
 #: Some of every word position, and all of some words.
 GFNS = (*random.Random(7).sample(range(0x100, 0x3000), 1000), *range(0x3000, 0x3018))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from kvmenc.errors import SlotNotLogged
 from kvmenc.memory.layout import Layout
 from kvmenc.memory.slots import MemSlot, RamBlock
 from kvmenc.memory.words import ones, zeros
 from kvmenc.watch.peeks import Peeks
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from kvmenc.dirtysource import PeekSource
     from kvmenc.memory.words import Words
@@ -61,6 +62,13 @@ class ScriptedLog:
     def __init__(self, clock: Clock, script: Sequence[dict[MemSlot, State] | None]) -> None:
         self._clock = clock
         self._script = list(script)
+
+    def read(self, slots: Sequence[MemSlot]) -> Iterator[tuple[MemSlot, Words]]:
+        found = self.look(slots)
+        for slot in slots:
+            if slot not in found:
+                raise SlotNotLogged("KVM_GET_DIRTY_LOG", 2, str(slot))
+            yield slot, found[slot]
 
     def look(self, slots: Sequence[MemSlot]) -> dict[MemSlot, Words]:
         self._clock.now_s += LOOK_S
