@@ -1,12 +1,14 @@
 """``info mtree -f``: the guest's address spaces as flat ranges.
 
-Format: QEMU v7.2 to v10.0, softmmu/memory.c (later system/memory.c), mtree_print_flatview::
+Format: QEMU v7.2 to v11.1, softmmu/memory.c (later system/memory.c), mtree_print_flatview::
 
     FlatView #0
      AS "memory", root: system
      Root memory region: system
       0000000000000000-000000000009ffff (prio 0, ram): pc.ram KVM
       00000000000c0000-00000000000cafff (prio 0, rom): pc.ram @00000000000c0000 KVM
+
+Ports that nobody answers are ``i/o`` of the region ``io``; v11.1 says ``container`` of them.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ _VIEW = re.compile(r"FlatView #\d+")
 _SPACE = re.compile(r' AS "(.*)", root: .*')
 _NOTHING = re.compile(r" Root memory region: .*|  No rendered FlatView")
 _RANGE = re.compile(
-    r"  ([0-9a-f]{16})-([0-9a-f]{16}) \(prio -?\d+, (?:nv-)?(ram|ramd|rom|romd|i/o)\): "
+    r"  ([0-9a-f]{16})-([0-9a-f]{16}) \(prio -?\d+, (?:nv-)?(ram|ramd|rom|romd|i/o|container)\): "
     r"(.+?)(?: @([0-9a-f]{16}))?( KVM)?"
 )
 
@@ -101,6 +103,7 @@ def find_view(views: Sequence[FlatView], address_space: str) -> FlatView | None:
 
 def _add(view: FlatView, match: re.Match[str], text: QemuText, number: int) -> None:
     start, last, kind, name, offset, kvm = match.groups()
+    kind = kind.replace("container", "i/o")
     one = Range(
         int(start, 16), int(last, 16) + 1, kind, name, int(offset or "0", 16), kvm is not None
     )

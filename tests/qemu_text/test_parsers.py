@@ -59,6 +59,13 @@ def test_names_with_spaces_and_nonvolatile_memory() -> None:
     assert [it.kind for it in view.ranges] == ["ram", "i/o"]
 
 
+def test_a_container_is_where_nothing_answers() -> None:
+    text = mtree("0-fff ram my ram", "1000-1fff container io @0000000000001000")
+    view = find_view(parse_mtree(text), "memory")
+    assert view is not None
+    assert view.ranges[1] == Range(0x1000, 0x2000, "i/o", "io", 0x1000, in_kvm=False)
+
+
 def test_blocks_of_a_real_pc() -> None:
     blocks = parse_ramblock(real("pc", "ramblock"))
     assert len(blocks) == 9
