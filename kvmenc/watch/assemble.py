@@ -13,6 +13,7 @@ from kvmenc.capture import (
     Costs,
     curve_of,
     provenance_now,
+    segment_facts,
     slot_facts,
 )
 from kvmenc.contents import count_zero_pages
@@ -114,6 +115,9 @@ def _block(
         private_pages=private.pages,
         zero_pages=None,
         unlogged_pages=findings.layout.unlogged_pages(block),
+        segments=segment_facts(
+            block.npages, findings.dirty[block.name].words, private.words, shared_zeros
+        ),
     )
     if zero is None:
         return facts

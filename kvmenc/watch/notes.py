@@ -30,11 +30,12 @@ _ENDS = {
 
 def notes_of(findings: Findings, facts: Facts) -> list[str]:
     """The notes on a capture made by looks at the dirty log."""
-    notes = [_ENDS[findings.ended_by]] if findings.ended_by in _ENDS else []
+    early = findings.ended_by == "log-stopped" and findings.windows[1:]
+    notes = [_ENDS[findings.ended_by]] if findings.ended_by in _ENDS and not early else []
     if len(findings.windows) > 1:
         notes.append(
-            f"{len(findings.windows)} windows, each from a t = 0 of its own: QEMU measures for 60 s"
-            " at most"
+            f"{len(findings.windows)} windows, each from a t = 0 of its own: they show how much "
+            "the guest's writes differ from one moment to another"
         )
     if facts.vm_status != "running":
         notes.append(f"the guest was not running ({facts.vm_status}): an idle curve says nothing")

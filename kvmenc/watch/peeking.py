@@ -20,7 +20,7 @@ from kvmenc.watch.guard import Guard
 from kvmenc.watch.looking import Looking
 from kvmenc.watch.notes import notes_of
 from kvmenc.watch.private import bitmap_source, offered_revision, private_source, with_state
-from kvmenc.watch.schedule import window_lengths_s
+from kvmenc.watch.schedule import SHORT_S, window_lengths_s
 from kvmenc.watch.starter import LogStarter
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ def watch_by_peeking(
             looking = Looking(layout, choice.source, peeks, start, guard.change, follow)
             looking.run(length_s, partial(_report, on_point, start.at_s - opened_s))
             findings.add(looking, start.took_s)
-            if looking.ended_by != "time":
+            stopped_early = looking.ended_by == "log-stopped" and length_s == SHORT_S
+            if looking.ended_by != "time" and not stopped_early:
                 break
         notes = [*(announced.warnings if announced else ()), *notes_of(findings, facts)]
         watched = assemble(findings, facts, choice, contents, injector.stop_us, notes)

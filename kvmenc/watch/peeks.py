@@ -61,6 +61,10 @@ class Peek:
             return True
         return kernels.count(self.words[slot], slot.npages) == slot.npages
 
+    def dirty_pages(self, slot: MemSlot) -> int:
+        """How many pages of the slot are dirty; without a log none."""
+        return kernels.count(self.words[slot], slot.npages) if slot in self.words else 0
+
     def any_dirty(self, slot: MemSlot) -> bool:
         """Whether any page of the slot is dirty."""
         return kernels.count(self.words[slot], slot.npages) > 0

@@ -3,6 +3,10 @@
 A log starts with every bit set (KVM_DIRTY_LOG_INITIALLY_SET); QEMU syncs it once and then clears it
 (QEMU v7.2, migration/dirtyrate.c, calculate_dirtyrate_dirty_bitmap). So t = 0 lies between the last
 look that saw all ones and the first that did not.
+
+Where in between is seen afterwards. KVM_CLEAR_DIRTY_LOG holds KVM's lock for milliseconds, and a
+look waits for it; a guest whose page faults need that lock waits too, and then t = 0 is its end.
+The pages that are dirty again at the first look tell: at the guest's later pace they take so long.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ _BEYOND_GUESTS_PAGES = 4096
 # QEMU clears the largest RAMBlock first and the small ones at once after it.
 _SETTLE_S = 0.2
 _PATIENCE_S = 30.0
+_LEAST_ERROR_MS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,7 @@ class Start:
         first: the first look after it.
         clean: every bit was clear at t = 0; else those of ``first``, whose words are kept then,
             count as set before.
+        dirty_pages: of the slots that tell, dirty again at the first look.
     """
 
     at_s: float
@@ -49,6 +55,23 @@ class Start:
     took_s: float
     first: Peek
     clean: bool = True
+    dirty_pages: int = 0
+
+    def refined(self, ms: float, pages: int) -> tuple[float, float]:
+        """Where t = 0 was, seen from a later look: ms after ``at_s``, and how wrong that may be.
+
+        Args:
+            ms: of the later look, after ``at_s``.
+            pages: dirty then.
+        """
+        error_ms = self.error_s * 1e3
+        since_ms, grown = ms - error_ms, pages - self.dirty_pages
+        if not self.clean or since_ms <= 0:
+            return 0.0, error_ms
+        if not grown:
+            return (0.0, error_ms) if self.dirty_pages else (error_ms, error_ms)
+        running_ms = min(2 * error_ms, self.dirty_pages * since_ms / grown)
+        return error_ms - running_ms, min(error_ms, max(_LEAST_ERROR_MS, error_ms / 4))
 
 
 def find_start(
@@ -72,7 +95,7 @@ def find_start(
     telling = [slot for slot in slots if slot.npages >= _TELLING_PAGES or slot.readonly]
     certain = {slot for slot in telling if slot.npages >= _BEYOND_GUESTS_PAGES or slot.readonly}
     certain.add(max(slots, key=lambda slot: slot.npages))
-    full, earliest_s, latest_s = {*telling, *certain}, asked_s, asked_s
+    full, earliest_s, latest_s, dirty_pages = {*telling, *certain}, asked_s, asked_s, 0
     while clock() < asked_s + _PATIENCE_S:
         check()
         peek = peeks.take_some()
@@ -80,9 +103,10 @@ def find_start(
         if certain <= still_full:
             earliest_s = peek.before_s
         if len(still_full) < len(full):
+            dirty_pages += sum(peek.dirty_pages(slot) for slot in certain & (full - still_full))
             full, latest_s = still_full, peek.after_s
         if not full or (not certain & full and peek.after_s > latest_s + _SETTLE_S):
-            return _between(earliest_s, latest_s, asked_s, peek)
+            return _between(earliest_s, latest_s, asked_s, peek, dirty_pages)
     raise HostError(
         f"QEMU's dirty log was not cleared within {_PATIENCE_S:g} s of being started: is the host"
         " overloaded? Try again"
@@ -99,10 +123,13 @@ def shows_rom_dirty(peek: Peek) -> bool:
     return any(slot.readonly and peek.any_dirty(slot) for slot in peek.words)
 
 
-def _between(earliest_s: float, latest_s: float, asked_s: float, first: Peek) -> Start:
+def _between(
+    earliest_s: float, latest_s: float, asked_s: float, first: Peek, dirty_pages: int
+) -> Start:
     return Start(
         at_s=(earliest_s + latest_s) / 2,
         error_s=(latest_s - earliest_s) / 2,
         took_s=latest_s - asked_s,
         first=first,
+        dirty_pages=dirty_pages,
     )

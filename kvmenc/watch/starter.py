@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ from kvmenc.dirtysource import PeekSource
 from kvmenc.qemu.dirtyrate import DirtyRate
 from kvmenc.qemu.slotids import SlotTrace
 from kvmenc.watch.peeks import Peeks
-from kvmenc.watch.schedule import SLACK_S
+from kvmenc.watch.schedule import calc_time_s
 from kvmenc.watch.start import find_start
 from kvmenc.watch.wishes import CannotPeek
 
@@ -73,11 +72,10 @@ class LogStarter:
         """
         self._rate.wait()
         peeks = Peeks(self._source, self.layout.logged_slots)
-        calc_time_s = math.ceil(seconds + SLACK_S)
         with ThreadPoolExecutor(1) as asking:
             # Looks go on while QEMU answers: on a small guest the log is cleared within
             # milliseconds, long before an answer comes.
-            asked = asking.submit(self._rate.start, calc_time_s)
+            asked = asking.submit(self._rate.start, calc_time_s(seconds))
             start = find_start(peeks, self.layout.logged_slots, _refusal(asked), time.monotonic)
         return peeks, start
 

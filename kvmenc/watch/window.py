@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from kvmenc.capture import Window, WindowPoint
 from kvmenc.memory.sync import GuestMaps
 
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
     from kvmenc.watch.start import Start
 
 __all__ = ["WindowLog"]
+
+#: Long enough to tell how fast a guest writes.
+_PACE_MS = 100.0
 
 
 class WindowLog:
@@ -64,9 +69,21 @@ class WindowLog:
             opened_s: when the capture began, by the clock of the looks.
             why: what ended it.
         """
+        shift_ms, error_ms = self._refined_start()
+        better_ms = self._start.error_s * 1e3 - error_ms
+        points = [
+            replace(it, ms=it.ms - shift_ms, error_ms=max(0.0, it.error_ms - better_ms))
+            for it in self.points
+        ]
         return Window(
-            start_ms=(self._start.at_s - opened_s) * 1e3,
-            start_error_ms=self._start.error_s * 1e3,
+            start_ms=(self._start.at_s - opened_s) * 1e3 + shift_ms,
+            start_error_ms=error_ms,
             ended_by=why,
-            points=tuple(self.points),
+            points=tuple(it for it in points if it.ms > 0) or tuple(self.points),
         )
+
+    def _refined_start(self) -> tuple[float, float]:
+        """By the first look late enough to show the guest's pace."""
+        telling = next((it for it in self.points if it.ms >= _PACE_MS), self.points[-1])
+        pages = sum(telling.private_pages) + sum(telling.shared_pages)
+        return self._start.refined(telling.ms, pages)

@@ -121,3 +121,33 @@ def test_what_qemu_refuses_ends_the_waiting() -> None:
     peeks, clock = peeks_of([None])
     with pytest.raises(HostError, match="QEMU refuses"):
         find_start(peeks, SLOTS, refuse, clock)
+
+
+def refined(bracket_ms: float, seen: int, later: tuple[float, int]) -> tuple[float, float]:
+    """Of a start that lies within ``bracket_ms``, with ``seen`` pages dirty at its end."""
+    first = peeks_of([CLEAR_LOOK])[0].take()
+    start = Start(1.0, bracket_ms / 2e3, 0.0, first, dirty_pages=seen)
+    return start.refined(*later)
+
+
+CLEAR_LOOK = look(CLEAR)
+
+
+def test_a_guest_that_stood_still_while_its_log_was_cleared_begins_at_the_end_of_that() -> None:
+    assert refined(32, 0, (116, 1000)) == (16, 4)
+
+
+def test_pages_dirty_at_the_first_look_took_their_time_at_the_guests_pace() -> None:
+    """10 pages a ms later on: the 50 that were dirty already took 5 ms."""
+    assert refined(32, 50, (116, 1050)) == (pytest.approx(16 - 5), 4)
+
+
+def test_pages_that_all_were_written_at_once_say_nothing_beyond_the_bracket() -> None:
+    assert refined(32, 900, (116, 910)) == (-16, 4)
+    assert refined(32, 900, (116, 900)) == (0, 16)
+
+
+def test_a_start_amid_other_readers_stays_as_it_is() -> None:
+    first = peeks_of([CLEAR_LOOK])[0].take()
+    start = Start(1.0, 0.016, 0.0, first, clean=False, dirty_pages=50)
+    assert start.refined(116, 1050) == (0, 16)
