@@ -17,6 +17,7 @@ from kvmenc.capture import (
     WindowPoint,
     curve_of,
     provenance_now,
+    segment_facts,
     slot_facts,
 )
 from kvmenc.memory.maps import DirtyMap
@@ -134,10 +135,12 @@ class Recording:
         )
 
     def _block(self, block: RamBlock, zero: Words | None) -> BlockFacts:
+        seen, private = self._seen[block.name], self.maps.private[block.name]
         return BlockFacts(
             name=block.name,
             npages=block.npages,
-            private_pages=self.maps.private[block.name].pages,
+            private_pages=private.pages,
             zero_pages=None if zero is None else count(zero, block.npages),
             unlogged_pages=self._layout.unlogged_pages(block),
+            segments=segment_facts(block.npages, seen.words, private.words, zero),
         )

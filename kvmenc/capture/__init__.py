@@ -27,11 +27,13 @@ from kvmenc.capture.model import (
     EndedBy,
     How,
     Provenance,
+    SegmentFacts,
     SlotFacts,
     SyncSample,
     Window,
     WindowPoint,
 )
+from kvmenc.capture.segments import segment_facts
 
 __all__ = [
     "BitmapKind",
@@ -46,6 +48,7 @@ __all__ = [
     "EndedBy",
     "How",
     "Provenance",
+    "SegmentFacts",
     "SlotFacts",
     "SyncSample",
     "Window",
@@ -55,5 +58,6 @@ __all__ = [
     "open_capture",
     "provenance_now",
     "save_capture",
+    "segment_facts",
     "slot_facts",
 ]

@@ -72,6 +72,7 @@ def _block_faults(blocks: Sequence[BlockFacts]) -> Iterator[Fault]:
         if block.unlogged_pages > block.npages:
             yield f"blocks[{i}].unlogged_pages", f"at most {block.npages}"
         yield from _zero_bound_faults(f"blocks[{i}]", block)
+        yield from _segment_faults(f"blocks[{i}].segments", block)
         names.add(block.name)
 
 
@@ -85,6 +86,21 @@ def _zero_bound_faults(where: str, block: BlockFacts) -> Iterator[Fault]:
         yield where, "zero_low_pages <= zero_pages <= zero_high_pages"
     elif high + block.private_pages > block.npages:
         yield f"{where}.zero_high_pages", f"at most {block.npages - block.private_pages}"
+
+
+def _segment_faults(where: str, block: BlockFacts) -> Iterator[Fault]:
+    """Zero pages may have been estimated for the block as a whole, and so differ."""
+    if not block.segments:
+        return
+    for i, it in enumerate(block.segments):
+        if it.private_pages + it.zero_pages > it.npages:
+            yield f"{where}[{i}]", f"private and zero pages within {it.npages}"
+        shared = it.npages - it.private_pages
+        if it.dirty_private_pages > it.private_pages or it.dirty_shared_pages > shared:
+            yield f"{where}[{i}]", "no more dirty pages than there are pages"
+    for field in ("npages", "private_pages"):
+        if sum(getattr(it, field) for it in block.segments) != getattr(block, field):
+            yield where, f"{field} that add up to the block's {getattr(block, field)}"
 
 
 def _slot_faults(slots: Sequence[SlotFacts], sizes: dict[str, int]) -> Iterator[Fault]:

@@ -22,6 +22,7 @@ __all__ = [
     "EndedBy",
     "How",
     "Provenance",
+    "SegmentFacts",
     "SlotFacts",
     "SyncSample",
     "Window",
@@ -55,6 +56,24 @@ Sentence = Annotated[str, Meta(max_length=1000)]
 EachBlock = Annotated[tuple[Pages, ...], Meta(max_length=4096)]
 
 
+class SegmentFacts(Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """A stretch of a RAMBlock at the last look, in pages; in JSON a row of five numbers.
+
+    Attributes:
+        npages: its size.
+        private_pages: of these private.
+        zero_pages: shared pages that hold only zeros; 0 where nobody looked.
+        dirty_private_pages: private pages written within the capture's last window.
+        dirty_shared_pages: likewise shared.
+    """
+
+    npages: SomePages
+    private_pages: Pages
+    zero_pages: Pages
+    dirty_private_pages: Pages
+    dirty_shared_pages: Pages
+
+
 class BlockFacts(Struct, frozen=True, forbid_unknown_fields=True):
     """One RAMBlock at the last look, in pages.
 
@@ -67,6 +86,8 @@ class BlockFacts(Struct, frozen=True, forbid_unknown_fields=True):
         zero_low_pages: with ``zero_high_pages`` where the zero pages are with 95 % confidence, when
             they were estimated from a sample; null when they were counted.
         zero_high_pages: see ``zero_low_pages``.
+        segments: where in it such pages are, from its start to its end; empty where it is not
+            known.
     """
 
     name: Name
@@ -76,6 +97,7 @@ class BlockFacts(Struct, frozen=True, forbid_unknown_fields=True):
     unlogged_pages: Pages
     zero_low_pages: Pages | None = None
     zero_high_pages: Pages | None = None
+    segments: Annotated[tuple[SegmentFacts, ...], Meta(max_length=64)] = ()
 
 
 class SlotFacts(Struct, frozen=True, forbid_unknown_fields=True):

@@ -84,7 +84,7 @@ def test_anything_sound_is_shown_in_80_columns(
     tmp_path_factory: pytest.TempPathFactory, drawn: tuple[Capture, Bitmaps]
 ) -> None:
     lines = shown(report_of(tmp_path_factory.getbasetemp(), *drawn))
-    assert lines[0].startswith("Capture of ")
+    assert lines[0].startswith("Capture of")
 
 
 def test_everything_that_a_capture_says_is_shown(tmp_path: Path) -> None:
