@@ -8,22 +8,35 @@ what a source does not say is named as an assumption, or the run is not predicte
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from kvmenc.backtest.geometric import Geometric
 from kvmenc.backtest.grid import compare_grid
-from kvmenc.backtest.result import Backtest
+from kvmenc.backtest.predict import Predictors
+from kvmenc.backtest.result import Backtest, UsedProfile
 from kvmenc.backtest.rule2023 import Rule2023
 from kvmenc.backtest.run import Run, load_run, published_runs
-from kvmenc.backtest.score import score, summarise
-from kvmenc.plan import QEMU_10_0
+from kvmenc.backtest.scenarios import audit, by_scenario
+from kvmenc.backtest.score import given_up_ms, score
+from kvmenc.backtest.summary import confidence, ratios, summarise
+from kvmenc.backtest.targets import targets
+from kvmenc.plan import profile_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kvmenc.backtest.result import Grid
 
-__all__ = ["Backtest", "Geometric", "Rule2023", "Run", "backtest", "builtin_backtest", "load_run"]
+__all__ = [
+    "Backtest",
+    "Geometric",
+    "Rule2023",
+    "Run",
+    "backtest",
+    "builtin_backtest",
+    "load_run",
+]
 
 
 def builtin_backtest() -> Backtest:
@@ -37,5 +50,25 @@ def backtest(runs: Sequence[Run]) -> Backtest:
 
 
 def _backtest(runs: Sequence[Run], grid: Grid | None) -> Backtest:
-    scores = tuple(score(run) for run in runs)
-    return Backtest(profile=QEMU_10_0.name, grid=grid, runs=scores, summary=summarise(scores))
+    predictors, limits_ms = Predictors(), given_up_ms(runs)
+    scores = tuple(score(run, predictors, limits_ms.get(run.scenario)) for run in runs)
+    scenarios, summary = by_scenario(scores), summarise(scores)
+    sure, against, hard = confidence(scores, scenarios), ratios(scores), audit(scenarios)
+    profiles = _profiles(runs)
+    return Backtest(
+        profile=", ".join(it.name for it in profiles),
+        profiles=profiles,
+        grid=grid,
+        runs=scores,
+        scenarios=scenarios,
+        summary=summary,
+        confidence=sure,
+        ratios=against,
+        audit=hard,
+        targets=() if grid else targets(summary, sure, against, hard),
+    )
+
+
+def _profiles(runs: Sequence[Run]) -> tuple[UsedProfile, ...]:
+    used = Counter(profile_for(run.qemu) for run in runs if run.capture)
+    return tuple(UsedProfile(it.name, bool(it.proven), runs) for it, runs in used.items())

@@ -39,8 +39,7 @@ class Geometric:
     @classmethod
     def of(cls, capture: Capture) -> Geometric:
         """The guest of a capture; its dirty rate is what is dirtied in one second from clean."""
-        private, shared = DirtyCurve.from_capture(capture).pages(_MEASURED_MS)
-        per_s = float(private + shared) * 1000 / _MEASURED_MS
+        per_s = DirtyCurve.from_capture(capture).pages(_MEASURED_MS) * 1000 / _MEASURED_MS
         return cls(capture.npages * capture.page_size, per_s * capture.page_size)
 
     def rounds(self, bytes_per_s: float, downtime_limit_ms: float) -> Rounds | None:

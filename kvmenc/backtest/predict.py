@@ -1,4 +1,4 @@
-"""What each predictor says of one migration, in the same words."""
+"""What each predictor says of one migration, in the same words; each question is asked once."""
 
 from __future__ import annotations
 
@@ -6,18 +6,25 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kvmenc.backtest.geometric import Geometric
 from kvmenc.backtest.rule2023 import Rule2023
-from kvmenc.plan import make_plan
+from kvmenc.plan import interval_of, make_plan
+from kvmenc.plan.compare import planned
 
 if TYPE_CHECKING:
     from kvmenc.backtest.result import Field, Predictor
     from kvmenc.backtest.rounds import Rounds
     from kvmenc.capture import Capture
-    from kvmenc.plan import Parameters, Plan
+    from kvmenc.plan import Parameters, Plan, Profile
+    from kvmenc.plan.result import Interval
 
-__all__ = ["Prediction", "predict"]
+__all__ = ["Prediction", "Predictors", "Question", "predict"]
 
-#: A plan that gives up this near to the time limit has gone all the way.
-_AT_THE_LIMIT = 0.01
+
+class Question(NamedTuple):
+    """All that a predictor gets to know of a migration."""
+
+    capture: Capture
+    parameters: Parameters
+    profile: Profile
 
 
 class Prediction(NamedTuple):
@@ -32,17 +39,38 @@ class Prediction(NamedTuple):
     values: dict[Field, float]
 
 
-def predict(capture: Capture, parameters: Parameters) -> dict[Predictor, Prediction]:
+class Predictors:
+    """All predictors, which remember what they said: repeats of a run share it."""
+
+    def __init__(self) -> None:
+        self._predictions: dict[Question, dict[Predictor, Prediction]] = {}
+        self._intervals: dict[Question, Interval] = {}
+
+    def predictions(self, question: Question) -> dict[Predictor, Prediction]:
+        """What each of them says."""
+        if question not in self._predictions:
+            self._predictions[question] = predict(question)
+        return self._predictions[question]
+
+    def interval(self, question: Question) -> Interval:
+        """How certain kvmenc is."""
+        if question not in self._intervals:
+            self._intervals[question] = interval_of(*question)
+        return self._intervals[question]
+
+
+def predict(question: Question) -> dict[Predictor, Prediction]:
     """Ask all predictors.
 
     The rivals know one bandwidth: the lesser of max-bandwidth and link.
     """
+    capture, parameters, _ = question
     bandwidth = min(parameters.max_bandwidth_bytes_per_s, parameters.link)
     asked = bandwidth, parameters.downtime_limit_ms
     rule2023 = Rule2023.of(capture).rounds(*asked)
     geometric = Geometric.of(capture).rounds(*asked)
     return {
-        "kvmenc": _of_plan(make_plan(capture, parameters)),
+        "kvmenc": _of_plan(make_plan(*question)),
         "rule2023": _of_rounds(rule2023, parameters.time_limit_ms),
         "geometric": _of_rounds(geometric, parameters.time_limit_ms),
     }
@@ -53,27 +81,15 @@ def _of_rounds(rounds: Rounds | None, time_limit_ms: float | None) -> Prediction
     if rounds is None or rounds.total_ms > (time_limit_ms or rounds.total_ms):
         return Prediction(converges=False, values={})
     values: dict[Field, float] = {
-        "total_time_ms": rounds.total_ms,
-        "downtime_ms": rounds.ms[-1],
-        "transferred_bytes": rounds.sent_bytes,
-        "dirty_sync_count": len(rounds.ms) + 1,
+        "total-time": rounds.total_ms,
+        "bulk_ms": rounds.ms[0],
+        "after_bulk_ms": sum(rounds.ms[1:]),
+        "downtime": rounds.ms[-1],
+        "transferred": rounds.sent_bytes,
+        "dirty-sync-count": len(rounds.ms) + 1,
     }
     return Prediction(converges=True, values=values)
 
 
 def _of_plan(plan: Plan) -> Prediction:
-    """Of a migration given up there is something to say only at the time limit itself."""
-    answer, limit_ms = plan.query_migrate, plan.inputs.time_limit_ms
-    converges = plan.verdict == "converges"
-    if not converges and answer.total_time < (limit_ms or float("inf")) * (1 - _AT_THE_LIMIT):
-        return Prediction(converges, {})
-    values: dict[Field, float] = {
-        "transferred_bytes": answer.ram.transferred,
-        "dirty_sync_count": answer.ram.dirty_sync_count,
-        "normal_pages": answer.ram.normal,
-        "duplicate_pages": answer.ram.duplicate,
-        "remaining_bytes": answer.ram.remaining,
-    }
-    if plan.total_time_ms is not None and plan.downtime_ms is not None:
-        values |= {"total_time_ms": plan.total_time_ms, "downtime_ms": plan.downtime_ms}
-    return Prediction(converges, values)
+    return Prediction(plan.verdict == "converges", planned(plan))

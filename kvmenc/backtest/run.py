@@ -17,11 +17,12 @@ from kvmenc.capture import Capture, load_capture
 from kvmenc.capture.facts import MAX_FACTS_BYTES, decode
 from kvmenc.errors import InputError
 from kvmenc.plan import Parameters
+from kvmenc.plan.compare import Answer, Milliseconds
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
-__all__ = ["Run", "load_run", "published_runs"]
+__all__ = ["Run", "Transport", "load_run", "published_runs"]
 
 SCHEMA: Final = "kvmenc.backtest-run/1"
 
@@ -31,10 +32,13 @@ _QUOTE = b'"'
 # As kvmenc.units takes them on the command line.
 ByteRate = Annotated[float, Meta(ge=1, le=1e13)]
 PageRate = Annotated[float, Meta(ge=1e-3, le=1e9)]
-Milliseconds = Annotated[float, Meta(ge=0, le=1e12)]
-Count = Annotated[int, Meta(ge=0, le=2**62)]
+Name = Annotated[str, Meta(min_length=1, max_length=100)]
 Sentence = Annotated[str, Meta(max_length=1000)]
 Sentences = Annotated[tuple[Sentence, ...], Meta(max_length=20)]
+
+
+#: How the bytes went: into another process, into a file, over a network.
+Transport = Literal["exec", "file", "tcp"]
 
 
 class _Parameters(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -44,45 +48,29 @@ class _Parameters(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     downtime_limit_ms: Annotated[float, Meta(ge=1, le=2000e3)]
     link_bytes_per_s: ByteRate | None = None
     private_rate_pps: PageRate | None = None
+    auto_converge: bool | None = None
+    send_buffer_bytes: Annotated[float, Meta(ge=0, le=1e12)] | None = None
 
 
-class RamFigures(Struct, frozen=True, rename="kebab"):
-    """What is compared of ``ram`` in QEMU's answer; null where it is not known."""
-
-    transferred: Count | None = None
-    dirty_sync_count: Count | None = None
-    normal: Count | None = None
-    duplicate: Count | None = None
-    remaining: Count | None = None
-
-
-class Figures(Struct, frozen=True, rename="kebab"):
-    """What is compared of QEMU's answer to query-migrate, which may be given whole.
-
-    Attributes:
-        status: ``completed``, or ``active`` where it was given up: then the last answer before.
-        total_time: ms, setting up included.
-        setup_time: ms.
-        downtime: ms.
-        ram: of the RAM.
-    """
+class Figures(Answer, frozen=True):
+    """QEMU's answer to query-migrate at the end, or the last one before it was given up."""
 
     status: Literal["completed", "active"]
-    total_time: Milliseconds | None = None
-    setup_time: Milliseconds = 0.0
-    downtime: Milliseconds | None = None
-    ram: RamFigures = RamFigures()
 
 
 class _File(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The file. See :class:`Run`."""
 
     schema: Literal["kvmenc.backtest-run/1"]
-    name: Annotated[str, Meta(min_length=1, max_length=100)]
+    name: Name
     source: Sentence
     capture: Raw
     parameters: _Parameters | None
     query_migrate: Figures
+    scenario: Name | None = None
+    transport: Transport | None = None
+    qemu: Annotated[str, Meta(max_length=100)] | None = None
+    bulk_ms: Milliseconds | None = None
     assumptions: Sentences = ()
     missing: Sentences = ()
     notes: Sentences = ()
@@ -98,6 +86,10 @@ class Run:
         capture: the guest before; None where the source does not say enough.
         parameters: it was made with; None likewise.
         figures: what QEMU said at the end.
+        scenario: runs of one are repeats of each other.
+        transport: how the bytes went; None where that is not known.
+        qemu: its version, such as ``7.2.22``; None likewise.
+        bulk_ms: from the start to the second sync, setting up excluded; None likewise.
         assumptions: what was taken for granted where the source does not say it.
         missing: what the source would have to say for a prediction.
         notes: what else a reader should know.
@@ -108,6 +100,10 @@ class Run:
     capture: Capture | None
     parameters: Parameters | None
     figures: Figures
+    scenario: str
+    transport: Transport | None
+    qemu: str | None
+    bulk_ms: float | None
     assumptions: tuple[str, ...]
     missing: tuple[str, ...]
     notes: tuple[str, ...]
@@ -151,7 +147,8 @@ def _decode(data: bytes, folder: Path | None) -> Run:
     if len(data) > _MAX_BYTES:
         raise ValueError(f"expected at most {_MAX_BYTES} bytes")
     file = msgspec.json.decode(data, type=_File)
-    for text in (file.name, file.source, *file.assumptions, *file.missing, *file.notes):
+    named = (file.name, file.source, file.scenario or "", file.qemu or "")
+    for text in (*named, *file.assumptions, *file.missing, *file.notes):
         if not text.isprintable():
             raise ValueError(f"expected printable text, got {text[:40]!a}")
     capture = _capture(bytes(file.capture).strip(), folder)
@@ -163,6 +160,10 @@ def _decode(data: bytes, folder: Path | None) -> Run:
         capture=capture,
         parameters=_parameters(file.parameters),
         figures=file.query_migrate,
+        scenario=file.scenario or file.name,
+        transport=file.transport,
+        qemu=file.qemu,
+        bulk_ms=file.bulk_ms,
         assumptions=file.assumptions,
         missing=file.missing,
         notes=file.notes,

@@ -14,10 +14,9 @@ from kvmenc.cli.common import (
     console,
     emit_json,
     json_option,
-    private_rate_option,
     progress,
-    time_limit_option,
 )
+from kvmenc.cli.planned import parameters_of, plan_options, profile_of
 from kvmenc.errors import HostError, InputError
 from kvmenc.units import format_bandwidth
 
@@ -32,6 +31,7 @@ Examples:
   kvmenc plan guest.capture
   kvmenc plan guest.capture --max-bandwidth 1GB/s --link 10Gbit
   kvmenc plan guest.capture --downtime-limit 1s --private-rate 400pps
+  kvmenc plan guest.capture --qemu 10.0 --auto-converge
   kvmenc plan --to host2.example.org --max-bandwidth 1GB/s guest.capture
   kvmenc plan --backend fake --time-limit 10min --json | jq .verdict
 """
@@ -66,8 +66,7 @@ Examples:
     show_default="300ms, as in QEMU",
     help="The pause that QEMU may plan for: 300ms, 1s.",
 )
-@time_limit_option
-@private_rate_option
+@plan_options
 @backend_option
 @json_option
 @click.pass_context
@@ -79,7 +78,7 @@ def command(
     host: str | None,
     backend: BackendName | None,
     as_json: bool,
-    **given: float | None,
+    **given: object,
 ) -> None:
     """Say what migrating a guest would do: the one captured in FILE, or a scratch guest.
 
@@ -90,7 +89,6 @@ def command(
     from msgspec.structs import replace  # noqa: PLC0415
 
     from kvmenc.plan import (  # noqa: PLC0415 - numpy is slow to import
-        Parameters,
         advise,
         interval_of,
         make_plan,
@@ -103,13 +101,10 @@ def command(
     found = _Link.to(host) if host is not None else None
     if found:
         given["link_bytes_per_s"] = found.bytes_per_s
-    parameters = Parameters(**{name: value for name, value in given.items() if value is not None})
+    parameters = parameters_of(given)
     capture = _capture(file, backend)
-    plan = replace(
-        make_plan(capture, parameters),
-        interval=interval_of(capture, parameters),
-        advice=advise(capture, parameters),
-    )
+    asked = capture, parameters, profile_of(given, capture)
+    plan = replace(make_plan(*asked), interval=interval_of(*asked), advice=advise(*asked))
     if found:
         plan = replace(plan, assumptions=(*plan.assumptions, found.assumption))
     if as_json:

@@ -14,9 +14,8 @@ from kvmenc.cli.common import (
     console,
     emit_json,
     json_option,
-    private_rate_option,
-    time_limit_option,
 )
+from kvmenc.cli.planned import parameters_of, plan_options, profile_of
 from kvmenc.errors import InputError
 
 if TYPE_CHECKING:
@@ -68,8 +67,7 @@ def _listed(unit: Unit) -> Callable[[click.Context, click.Parameter, tuple[str, 
     show_default="125ms to 5s",
     help="The pauses that QEMU may plan for: 300ms,1s.",
 )
-@time_limit_option
-@private_rate_option
+@plan_options
 @click.option("--csv", "as_csv", is_flag=True, help="A line for each cell on stdout.")
 @click.option("--svg", type=click.Path(path_type=Path), help="Draw the grid into this file.")
 @json_option
@@ -84,7 +82,7 @@ def command(
     as_csv: bool,
     svg: Path | None,
     as_json: bool,
-    **given: float | None,
+    **given: object,
 ) -> None:
     """Say what migrating the guest captured in FILE would do, over a grid.
 
@@ -92,12 +90,12 @@ def command(
     converge. Exit status 0 if any cell converges, 1 if none does.
     """
     from kvmenc.capture import load_capture  # noqa: PLC0415 - numpy is slow to import
-    from kvmenc.plan import Parameters, make_grid  # noqa: PLC0415
+    from kvmenc.plan import make_grid  # noqa: PLC0415
 
     if as_csv and as_json:
         raise click.UsageError("--csv and --json: only one of them fits on stdout")
-    parameters = Parameters(**{name: value for name, value in given.items() if value is not None})
-    grid = make_grid(load_capture(file), bandwidths, downtime_limits, parameters)
+    parameters, capture = parameters_of(given), load_capture(file)
+    grid = make_grid(capture, bandwidths, downtime_limits, parameters, profile_of(given, capture))
     if svg:
         from kvmenc.report.svg import draw_grid  # noqa: PLC0415
 

@@ -5,38 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, Self
 
 import msgspec
-from msgspec import UNSET
 
+from kvmenc.plan.compare import END_FIELDS, Answer, FieldPair, RamAnswer, compare, happened, planned
 from kvmenc.plan.result import Plan
 
 if TYPE_CHECKING:
     from kvmenc.migrate.run import Progress
 
 __all__ = ["FieldPair", "MigrateReport"]
-
-#: Of ``ram``, those that a plan predicts and that mean something when all is over.
-_RAM_FIELDS = (
-    "transferred",
-    "normal",
-    "duplicate",
-    "dirty_sync_count",
-    "precopy_bytes",
-    "downtime_bytes",
-)
-
-
-class FieldPair(msgspec.Struct, frozen=True):
-    """One field of query-migrate.
-
-    Attributes:
-        field: its name there.
-        predicted: by the plan; null where the plan has none, as it does not converge.
-        actual: of QEMU; null where QEMU does not tell.
-    """
-
-    field: str
-    predicted: float | None
-    actual: float | None
 
 
 class MigrateReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +31,7 @@ class MigrateReport(msgspec.Struct, frozen=True, kw_only=True):
     uri: str
     outcome: Literal["completed", "failed", "cancelled"]
     reason: str
-    fields: list[FieldPair]
+    fields: tuple[FieldPair, ...]
     plan: Plan
 
     @classmethod
@@ -68,17 +44,16 @@ class MigrateReport(msgspec.Struct, frozen=True, kw_only=True):
             case _:
                 outcome = "failed"
         why = "" if outcome == "completed" else reason or end.error_desc or outcome
-        return cls(uri=uri, outcome=outcome, reason=why, fields=list(_pairs(plan, end)), plan=plan)
+        fields = compare(planned(plan), happened(_answer(end)), END_FIELDS)
+        return cls(uri=uri, outcome=outcome, reason=why, fields=fields, plan=plan)
 
 
-def _pairs(plan: Plan, end: Progress) -> list[FieldPair]:
-    predicted = plan.query_migrate
-    downtime = predicted.downtime
-    pairs = [
-        FieldPair("total-time", plan.total_time_ms, end.total_time),
-        FieldPair("downtime", None if downtime is UNSET else downtime, end.downtime),
-    ]
-    for name in _RAM_FIELDS:
-        actual = getattr(end.ram, name) if end.ram else None
-        pairs.append(FieldPair(name.replace("_", "-"), getattr(predicted.ram, name), actual))
-    return pairs
+def _answer(end: Progress) -> Answer:
+    names = RamAnswer.__struct_fields__ if end.ram else ()
+    return Answer(
+        status=end.status,
+        total_time=end.total_time,
+        setup_time=end.setup_time,
+        downtime=end.downtime,
+        ram=RamAnswer(**{name: getattr(end.ram, name) for name in names}),
+    )

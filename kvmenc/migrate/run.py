@@ -41,6 +41,7 @@ class Progress(msgspec.Struct, rename="kebab", kw_only=True):
         status: such as ``active`` or ``completed``.
         ram: None before anything was sent.
         total_time: in ms, since the start.
+        setup_time: of these, until pages were sent.
         downtime: in ms; when it is completed.
         error_desc: why it failed.
     """
@@ -48,6 +49,7 @@ class Progress(msgspec.Struct, rename="kebab", kw_only=True):
     status: str = "none"
     ram: RamStats | None = None
     total_time: int = 0
+    setup_time: int = 0
     downtime: int | None = None
     error_desc: str = ""
 

@@ -12,17 +12,23 @@ from kvmenc.plan.advice import advise
 from kvmenc.plan.build import make_plan, plan_many
 from kvmenc.plan.grid import make_grid
 from kvmenc.plan.interval import interval_of
-from kvmenc.plan.profile import QEMU_10_0, Parameters, Profile
+from kvmenc.plan.parameters import CSV_BATCH_PAGES, Parameters, Xbzrle
+from kvmenc.plan.profile import PROFILES, QEMU_10_0, Profile, profile_for, profile_named
 from kvmenc.plan.result import Plan
 
 __all__ = [
+    "CSV_BATCH_PAGES",
+    "PROFILES",
     "QEMU_10_0",
     "Parameters",
     "Plan",
     "Profile",
+    "Xbzrle",
     "advise",
     "interval_of",
     "make_grid",
     "make_plan",
     "plan_many",
+    "profile_for",
+    "profile_named",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kvmenc import units
 from kvmenc.plan.least import figures, least_good
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from kvmenc.capture import Capture
-    from kvmenc.plan.profile import Parameters, Profile
+    from kvmenc.plan.parameters import Parameters
+    from kvmenc.plan.profile import Profile
     from kvmenc.plan.result import Knob, Postcopy, Unit
 
     #: A migration with a value: its parameters, and the guest's speed.
@@ -142,9 +143,14 @@ def _plain(
         notation.unit,
         now,
         _values(now, most, notation, ends=ends),
-        lambda value: (replace(p, **{field: value}), 1.0),
+        lambda value: (_with(p, field, value), 1.0),
         lambda value: f"--{knob} {notation.typed(value)}",
     )
+
+
+def _with(p: Parameters, field: str, value: float) -> Parameters:
+    changed: dict[str, Any] = {field: value}
+    return replace(p, **changed)
 
 
 def _link(p: Parameters, *, ends: bool) -> _Setting:

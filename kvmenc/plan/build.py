@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kvmenc.plan import words
+from kvmenc.plan.answer import query_migrate
 from kvmenc.plan.profile import QEMU_10_0
 from kvmenc.plan.result import (
     Counts,
@@ -12,8 +13,6 @@ from kvmenc.plan.result import (
     Inputs,
     Plan,
     PlannedRound,
-    QueryMigrate,
-    RamStats,
     Times,
     Totals,
 )
@@ -26,8 +25,8 @@ if TYPE_CHECKING:
 
     from kvmenc.capture import Capture
     from kvmenc.plan.ledger import Round
-    from kvmenc.plan.precopy import Outcome
-    from kvmenc.plan.profile import Parameters, Profile
+    from kvmenc.plan.parameters import Parameters
+    from kvmenc.plan.profile import Profile
     from kvmenc.plan.result import Bottleneck, Verdict
 
 __all__ = ["guest_of", "make_plan", "plan_many"]
@@ -38,7 +37,7 @@ _FLEET_CHUNK = 16
 
 def make_plan(capture: Capture, parameters: Parameters, profile: Profile = QEMU_10_0) -> Plan:
     """Say what migrating the captured guest would do."""
-    costs = RoadCosts(capture.page_size, parameters.link, parameters.private_rate_pps)
+    costs = RoadCosts(capture.page_size, parameters, profile)
     outcome = WhatIf(capture, profile).outcome(parameters)
     ends = converges(outcome, parameters)
     rounds = tuple(_rounds(outcome.rounds, costs, block_name_bytes(capture.blocks)))
@@ -51,11 +50,12 @@ def make_plan(capture: Capture, parameters: Parameters, profile: Profile = QEMU_
         total_time_ms=outcome.total_ms if ends else None,
         downtime_ms=outcome.downtime_ms if ends else None,
         profile=profile.name,
+        proven=bool(profile.proven),
         inputs=_inputs(parameters),
         guest=guest,
         rounds=rounds,
         totals=totals,
-        query_migrate=_query_migrate(outcome, rounds, totals, guest),
+        query_migrate=query_migrate(outcome, rounds, totals, guest, parameters, profile),
         assumptions=words.assumptions(guest, parameters, profile),
     )
 
@@ -86,7 +86,7 @@ def _rounds(
     for one in rounds:
         before, sent = sent, sent.plus(one.sent)
         pages = ByRoad(*(round(b) - round(a) for a, b in zip(before, sent, strict=True)))
-        size = pages.times(costs.bytes_per_page).plus(name_bytes)
+        size = pages.times(one.bytes_per_page).plus(name_bytes)
         name_bytes = ByRoad()
         yield PlannedRound(
             ms=one.ms,
@@ -94,6 +94,7 @@ def _rounds(
             private_pages=round(one.private_pages),
             pages=_counts(pages),
             bytes=_counts(size),
+            ms_by_road=Times(*_times(one, costs)),
             bottleneck=_bottleneck(one.sent, one.ms, costs),
             stopped=one.stopped,
         )
@@ -111,16 +112,19 @@ def _bottleneck(sent: ByRoad, ms: float, costs: RoadCosts) -> Bottleneck:
 def _totals(planned: tuple[PlannedRound, ...], rounds: list[Round], costs: RoadCosts) -> Totals:
     ms = sent = ByRoad()
     for one in rounds:
-        sent = sent.plus(one.sent)
-        sending = one.sent.times(costs.ms_per_page)
-        if any(sending):
-            ms = ms.plus(sending.scaled(one.ms / sum(sending)))
+        sent, ms = sent.plus(one.sent), ms.plus(_times(one, costs))
     return Totals(
         pages=_sum(one.pages for one in planned),
         bytes=_sum(one.bytes for one in planned),
         ms=Times(*ms),
         bottleneck=_bottleneck(sent, sum(one.ms for one in rounds), costs),
     )
+
+
+def _times(one: Round, costs: RoadCosts) -> ByRoad:
+    """The time of a round, waiting shared out among its roads."""
+    sending = one.sent.times(costs.ms_per_page)
+    return sending.scaled(one.ms / sum(sending)) if any(sending) else sending
 
 
 def _sum(counts: Iterable[Counts]) -> Counts:
@@ -133,12 +137,20 @@ def _sum(counts: Iterable[Counts]) -> Counts:
 
 
 def _inputs(parameters: Parameters) -> Inputs:
+    xbzrle = parameters.xbzrle
     return Inputs(
         max_bandwidth_bytes_per_s=parameters.max_bandwidth_bytes_per_s,
         link_bytes_per_s=parameters.link,
         downtime_limit_ms=parameters.downtime_limit_ms,
         time_limit_ms=parameters.time_limit_ms,
         private_rate_pps=parameters.private_rate_pps,
+        private_batch_pages=parameters.private_batch_pages,
+        send_buffer_bytes=parameters.send_buffer_bytes,
+        auto_converge=parameters.auto_converge,
+        multifd_channels=parameters.multifd_channels,
+        xbzrle_encoded_share=xbzrle.encoded_share if xbzrle else None,
+        xbzrle_cache_bytes=xbzrle.cache_bytes if xbzrle else None,
+        postcopy=parameters.postcopy,
     )
 
 
@@ -154,36 +166,5 @@ def guest_of(capture: Capture) -> Guest:
         private_pages=capture.private_pages,
         zero_pages=sum(zero) if zero else None,
         unlogged_pages=sum(block.unlogged_pages for block in capture.blocks),
+        device_pages=max(sum(it.pages) for it in capture.device.points) if capture.device else None,
     )
-
-
-def _query_migrate(
-    outcome: Outcome, rounds: tuple[PlannedRound, ...], totals: Totals, guest: Guest
-) -> QueryMigrate:
-    """Encrypted pages are counted as normal, as openEuler's QEMU does (migration/ram.c)."""
-    counters, completed = outcome.counters, outcome.end == "completed"
-    transferred = totals.bytes.total
-    while_stopped = sum(one.bytes.total for one in rounds if one.stopped)
-    whole_mbps = transferred * 8 / outcome.total_ms / 1000
-    normal = totals.pages.normal + totals.pages.encrypted
-    ram = RamStats(
-        transferred=transferred,
-        remaining=0 if completed else round(outcome.pending_bytes),
-        total=guest.pages * guest.page_size,
-        duplicate=totals.pages.zero,
-        normal=normal,
-        normal_bytes=normal * guest.page_size,
-        dirty_pages_rate=0 if completed else round(counters.dirty_pages_rate),
-        mbps=whole_mbps if completed else counters.bandwidth_bytes_per_ms * 8 / 1000,
-        dirty_sync_count=counters.sync_count,
-        pages_per_second=round(counters.pages_per_second),
-        page_size=guest.page_size,
-        precopy_bytes=transferred - while_stopped,
-        downtime_bytes=while_stopped,
-    )
-    total_time = round(outcome.total_ms)
-    if outcome.downtime_ms is not None:
-        downtime = round(outcome.downtime_ms)
-        return QueryMigrate("completed", ram, total_time, downtime=downtime)
-    expected = round(counters.expected_downtime_ms)
-    return QueryMigrate("active", ram, total_time, expected_downtime=expected)

@@ -8,21 +8,23 @@ calc-dirty-rate", qemu-devel, cover.1677589218.git.gudkov.andrei@huawei.com.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
     from kvmenc.capture import Capture
+    from kvmenc.plan.segments import Segments
 
-__all__ = ["ClassCurve", "DirtyCurve"]
+__all__ = ["ClassCurve", "DirtyCurve", "Part"]
 
 #: So short that what is dirtied within it was dirtied at once.
 _AT_ONCE_MS = 1e-9
+_SHARED, _PRIVATE = 0, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,44 +64,118 @@ class ClassCurve:
         xs, ys = np.array(points).T
         return cls(xs, np.minimum(ys, limit))
 
-    def at_speed(self, speed: float) -> ClassCurve:
-        """The curve of a guest that runs at ``speed``, a share of what it did."""
-        return ClassCurve(self.ms / speed, self.pages)
-
     def at(self, ms: NDArray[np.float64]) -> NDArray[np.float64]:
         """Pages dirtied within each of ``ms``."""
-        return np.interp(ms, self.ms, self.pages) if self.pages[-1] else np.zeros_like(ms)
+        return np.interp(ms, self.ms, self.pages)
+
+    def split(self, pages: float) -> tuple[ClassCurve, ClassCurve]:
+        """The first so many pages to be dirtied, and those after them."""
+        ms = np.union1d(self.ms, np.interp(pages, self.pages, self.ms))
+        values = self.at(ms)
+        first = np.minimum(values, pages)
+        return ClassCurve(ms, first), ClassCurve(ms, values - first)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Pages that are dirtied in one way.
+
+    Attributes:
+        road: of these pages, as an index of ``ByRoad``.
+        curve: how many.
+        where: which pages: those that were dirtied while the guest was watched; those that were
+            not; or those that devices write.
+        block_shares: how they are shared out among the RAMBlocks; None: by their pages.
+    """
+
+    road: int
+    curve: ClassCurve
+    where: Literal["seen", "beyond", "devices"]
+    block_shares: tuple[float, ...] | None = None
+
+    @property
+    def by_devices(self) -> bool:
+        """Whether devices write them, past KVM's log."""
+        return self.where == "devices"
+
+    def shares(self, segments: Segments) -> NDArray[np.float64]:
+        """Which share of them each segment has."""
+        exist = segments.pages[:, self.road]
+        if segments.dirty is not None and self.where != "devices":
+            seen = segments.dirty[:, 0 if self.road == _SHARED else 1]
+            exist = seen if self.where == "seen" else np.maximum(0.0, exist - seen)
+        if self.block_shares is not None:
+            in_block = np.bincount(segments.block, exist).astype(np.float64)[segments.block]
+            of_block: NDArray[np.float64] = np.array(self.block_shares)[segments.block]
+            return of_block * _ratio(exist, in_block)
+        if not exist.any():
+            exist = segments.width
+        return _ratio(exist, exist.sum())
+
+
+def _ratio(part: NDArray[np.float64], whole: ArrayLike) -> NDArray[np.float64]:
+    return np.divide(part, whole, out=np.zeros_like(part), where=np.greater(whole, 0))
 
 
 @dataclass(frozen=True, slots=True)
 class DirtyCurve:
-    """The curves of both classes.
+    """What a guest dirties.
 
     Attributes:
-        private: of the private pages.
-        shared: of the shared pages.
+        parts: together everything; none of an idle guest.
     """
 
-    private: ClassCurve
-    shared: ClassCurve
+    parts: tuple[Part, ...]
 
     @classmethod
     def from_capture(cls, capture: Capture) -> DirtyCurve:
-        """The curve that a capture holds."""
-        ms = [point.ms for point in capture.curve]
-        private, npages = capture.private_pages, capture.npages
-        return cls(
-            ClassCurve.through(ms, [point.private_pages for point in capture.curve], private),
-            ClassCurve.through(
-                ms, [point.shared_pages for point in capture.curve], npages - private
-            ),
-        )
+        """The curves that a capture holds."""
+        return cls(tuple(it for it in _parts(capture) if it.curve.pages[-1]))
 
-    def at_speed(self, speed: float) -> DirtyCurve:
-        """The curve of a guest that runs at ``speed``, a share of what it did."""
-        return DirtyCurve(self.private.at_speed(speed), self.shared.at_speed(speed))
+    def pages(self, ms: float) -> float:
+        """Distinct pages dirtied within so long, by vCPUs and devices."""
+        return sum(float(part.curve.at(np.array(ms))) for part in self.parts)
 
-    def pages(self, ms: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Distinct (private, shared) pages dirtied within each of ``ms`` milliseconds."""
-        times = np.asarray(ms, dtype=np.float64)
-        return self.private.at(times), self.shared.at(times)
+
+def _parts(capture: Capture) -> Iterator[Part]:
+    ms, private = [point.ms for point in capture.curve], capture.private_pages
+    pages = [point.private_pages for point in capture.curve]
+    yield from _of_vcpus(capture, _PRIVATE, ClassCurve.through(ms, pages, private))
+    pages = [point.shared_pages for point in capture.curve]
+    yield from _of_vcpus(capture, _SHARED, ClassCurve.through(ms, pages, _in_use(capture, pages)))
+    if capture.device and any(sum(it.pages) for it in capture.device.points):
+        yield _of_devices(capture)
+
+
+def _in_use(capture: Capture, pages: Sequence[float]) -> float:
+    """Shared pages that may come to be written: those that are still zero are taken not to be."""
+    shared = capture.npages - capture.private_pages
+    zero = sum(block.zero_pages or 0 for block in capture.blocks)
+    return min(shared, max(shared - zero, pages[-1]))
+
+
+def _of_vcpus(capture: Capture, road: int, curve: ClassCurve) -> Iterator[Part]:
+    segments = [it for block in capture.blocks for it in block.segments]
+    field = "dirty_private_pages" if road == _PRIVATE else "dirty_shared_pages"
+    seen = sum(getattr(it, field) for it in segments)
+    if not seen or seen >= curve.pages[-1]:
+        yield Part(road, curve, "seen")
+        return
+    first, after = curve.split(seen)
+    yield Part(road, first, "seen")
+    yield Part(road, after, "beyond")
+
+
+def _of_devices(capture: Capture) -> Part:
+    """Of shared pages: a device cannot write a private one so that the guest could read it.
+
+    An estimate that falls, since a vCPU wrote those pages later, is not followed down.
+    """
+    assert capture.device is not None
+    points = capture.device.points
+    totals = np.maximum.accumulate([sum(it.pages) for it in points]).tolist()
+    limit = _in_use(capture, totals)
+    largest = max(points, key=lambda it: sum(it.pages)).pages
+    shares = tuple(pages / sum(largest) for pages in largest)
+    curve = ClassCurve.through([it.ms for it in points], totals, limit)
+    return Part(_SHARED, curve, "devices", shares)

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from kvmenc.capture import Capture
-    from kvmenc.plan.profile import Parameters, Profile
+    from kvmenc.plan.parameters import Parameters
+    from kvmenc.plan.profile import Profile
 
 __all__ = ["Cell", "Grid", "Sensitivity", "make_grid"]
 

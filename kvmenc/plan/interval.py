@@ -1,8 +1,15 @@
-"""How much a plan depends on what the capture happened to see.
+"""How much of a plan is chance.
 
-A capture of several windows saw the guest several times: each window's own curve gives a plan of
-its own, and their spread is the guest's. With one window only the errors of its times are known:
-each point's time is drawn anew within its error, by a fixed seed.
+A plan follows from a curve that was measured for some seconds, with errors, of a guest that will
+not do exactly the same again. So the migration is planned anew many times, each time with a curve
+that might have been measured as well:
+
+- made of windows drawn from those of the capture: each saw the guest at another moment;
+- its times moved together within their error, as t = 0 is what they all hang on;
+- of a guest a little faster or slower: two real migrations of one guest differ by so much.
+
+The interval holds nine tenths of the plans that converge, and the grain of QEMU's windows, within
+which it is chance where a sync falls.
 """
 
 from __future__ import annotations
@@ -20,54 +27,79 @@ from kvmenc.plan.whatif import WhatIf, converges
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kvmenc.capture import Capture, CurvePoint
-    from kvmenc.plan.profile import Parameters, Profile
+    from kvmenc.capture import Capture, CurvePoint, Window
+    from kvmenc.plan.parameters import Parameters
+    from kvmenc.plan.profile import Profile
 
-__all__ = ["interval_of"]
+__all__ = ["KNIFE_EDGE", "interval_of"]
 
-_DRAWS = 20
+#: A migration whose chance to converge lies between these is on a knife edge.
+KNIFE_EDGE = (0.05, 0.95)
+
+_DRAWS = 24
 _SEED = 2019
+#: How much one guest's pace differs from one migration to the next: the standard deviation.
+_PACE = 0.01
+#: Of the totals drawn, from here to as far from the other end.
+_TAIL = 0.05
 #: Fewer points are no curve.
 _LEAST_POINTS = 2
-#: Looks do not change places.
-_LEAST_STEP_MS = 1e-3
+#: Of the longest window: as much is long too.
+_LONG = 0.9
+#: The first look stays after t = 0.
+_LEAST_MS = 1e-3
 
 
-def interval_of(
-    capture: Capture, parameters: Parameters, profile: Profile = QEMU_10_0
-) -> Interval | None:
-    """The spread of plans; None where the capture says nothing of its own errors."""
+def interval_of(capture: Capture, parameters: Parameters, profile: Profile = QEMU_10_0) -> Interval:
+    """The spread of plans of guests that the capture might as well have seen."""
+    rng = np.random.default_rng(_SEED)
     windows = [one for one in capture.windows if len(one.points) >= _LEAST_POINTS]
-    if len(windows) > 1:
-        curves = [curve_of((window,)) for window in windows]
-    elif any(point.error_ms for point in capture.curve):
-        rng = np.random.default_rng(_SEED)
-        curves = [_drawn(capture.curve, rng) for _ in range(_DRAWS)]
-    else:
-        return None
-    totals = _totals_ms([replace(capture, curve=curve) for curve in curves], parameters, profile)
+    totals = []
+    for _ in range(_DRAWS):
+        curve = _moved(_redrawn(capture, windows, rng), rng)
+        outcome = WhatIf(replace(capture, curve=curve), profile).outcome(
+            parameters, 1 + rng.normal(0, _PACE)
+        )
+        if converges(outcome, parameters):
+            totals.append(outcome.total_ms)
+    probability = len(totals) / _DRAWS
+    low_ms, high_ms = _bounds(totals, profile.window_ms)
     return Interval(
-        low_ms=min(totals, default=None),
-        high_ms=max(totals, default=None),
-        probability_converges=len(totals) / len(curves),
-        basis="windows" if len(windows) > 1 else "time-errors",
-        plans=len(curves),
+        low_ms=low_ms,
+        high_ms=high_ms,
+        probability_converges=probability,
+        knife_edge=KNIFE_EDGE[0] < probability < KNIFE_EDGE[1],
+        basis="windows" if len(windows) > 1 else "one-window",
+        plans=_DRAWS,
     )
 
 
-def _drawn(curve: Sequence[CurvePoint], rng: np.random.Generator) -> tuple[CurvePoint, ...]:
-    """The same points at times within their errors, in the same order."""
-    points: list[CurvePoint] = []
+def _redrawn(
+    capture: Capture, windows: Sequence[Window], rng: np.random.Generator
+) -> tuple[CurvePoint, ...]:
+    """The curve of as many windows, each drawn from all; a long one is always among them."""
+    if len(windows) < 2:
+        return capture.curve
+    furthest_ms = max(it.points[-1].ms for it in windows)
+    long = [it for it in windows if it.points[-1].ms >= _LONG * furthest_ms]
+    drawn = rng.integers(0, len(windows), len(windows) - 1)
+    return curve_of([long[rng.integers(0, len(long))], *(windows[i] for i in drawn)])
+
+
+def _moved(curve: Sequence[CurvePoint], rng: np.random.Generator) -> tuple[CurvePoint, ...]:
+    """All points earlier or later, none by more than its own error, or half of its time."""
+    share = rng.uniform(-1, 1)
+    points, last_ms = [], 0.0
     for point in curve:
-        after = points[-1].ms if points else 0.0
-        ms = point.ms + point.error_ms * rng.uniform(-1, 1)
-        points.append(replace(point, ms=max(ms, after + _LEAST_STEP_MS)))
+        error_ms = min(point.error_ms, point.ms / 2)
+        ms = max(point.ms + share * error_ms, last_ms + _LEAST_MS)
+        points.append(replace(point, ms=ms))
+        last_ms = ms
     return tuple(points)
 
 
-def _totals_ms(
-    captures: Sequence[Capture], parameters: Parameters, profile: Profile
-) -> list[float]:
-    """Total times of those that converge."""
-    outcomes = (WhatIf(one, profile).outcome(parameters) for one in captures)
-    return [outcome.total_ms for outcome in outcomes if converges(outcome, parameters)]
+def _bounds(totals: Sequence[float], grain_ms: float) -> tuple[float | None, float | None]:
+    if not totals:
+        return None, None
+    low, high = np.quantile(totals, [_TAIL, 1 - _TAIL]).tolist()
+    return max(0.0, low - grain_ms / 2), high + grain_ms / 2

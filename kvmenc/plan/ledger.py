@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from kvmenc.plan.roads import ByRoad
 
@@ -18,6 +19,7 @@ class Round:
         private_pages: of these private.
         ms: its length.
         sent: pages sent, by road.
+        bytes_per_page: of these on the wire.
         stopped: whether the guest was stopped.
     """
 
@@ -25,6 +27,7 @@ class Round:
     private_pages: float
     ms: float = 0.0
     sent: ByRoad = field(default_factory=ByRoad)
+    bytes_per_page: ByRoad = field(default_factory=ByRoad)
     stopped: bool = False
 
 
@@ -51,6 +54,18 @@ class Ledger:
         self._start_ms = now_ms
 
 
+class Period(NamedTuple):
+    """Between two syncs over a second apart, and any others between these.
+
+    Attributes:
+        new_pages: newly dirty.
+        sent_bytes: sent meanwhile.
+    """
+
+    new_pages: float
+    sent_bytes: float
+
+
 @dataclass(slots=True)
 class Counters:
     """QEMU's own figures, taken when and how QEMU takes them.
@@ -66,6 +81,10 @@ class Counters:
         expected_downtime_ms: what was pending after the last sync over the bandwidth.
         dirty_pages_rate: newly dirty pages per second, over more than a second.
         sync_count: dirty-sync-count; setting up makes the first.
+        sent_bytes: of pages, so far.
+        other_bytes: of what else stands in the stream.
+        known_pages: sent as the difference to what xbzrle knew.
+        throttle_pct: how much of the time vCPUs stand still at the end.
     """
 
     downtime_limit_ms: float
@@ -75,6 +94,11 @@ class Counters:
     pages_per_second: float = 0.0
     dirty_pages_rate: float = 0.0
     sync_count: int = 1
+    sent_bytes: float = 0.0
+    other_bytes: float = 0.0
+    known_pages: float = 0.0
+    throttle_pct: int = 0
+    _sent_before: float = 0.0
     _pending_bytes: float = 0.0
     _new_pages: float = 0.0
     _since_ms: float = 0.0
@@ -87,12 +111,19 @@ class Counters:
         if self.dirty_pages_rate and sent_bytes > 10_000:
             self.expected_downtime_ms = self._pending_bytes / self.bandwidth_bytes_per_ms
 
-    def synced(self, now_ms: float, new_pages: float, pending_bytes: float) -> None:
-        """A sync found ``new_pages``, after which ``pending_bytes`` were pending."""
+    def synced(self, now_ms: float, new_pages: float, pending_bytes: float) -> Period | None:
+        """A sync found ``new_pages``, after which ``pending_bytes`` were pending.
+
+        Returns:
+            The period that ended, once it was over a second long.
+        """
         self.sync_count += 1
         self._pending_bytes = pending_bytes
         self._new_pages += new_pages
         elapsed = now_ms - self._since_ms
-        if elapsed > 1000:
-            self.dirty_pages_rate = self._new_pages * 1000 / elapsed
-            self._new_pages, self._since_ms = 0.0, now_ms
+        if elapsed <= 1000:
+            return None
+        period = Period(self._new_pages, self.sent_bytes - self._sent_before)
+        self.dirty_pages_rate = self._new_pages * 1000 / elapsed
+        self._new_pages, self._since_ms, self._sent_before = 0.0, now_ms, self.sent_bytes
+        return period

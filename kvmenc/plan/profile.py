@@ -1,85 +1,125 @@
-"""What differs from one QEMU to the next, and what the user sets: data, no behaviour."""
+"""What differs from one QEMU to the next: data, no behaviour.
+
+Read in the sources of each version, migration/migration.c (``migration_iteration_run``,
+``migration_update_counters``, ``migration_completion``), migration/ram.c (``ram_save_iterate``,
+``migration_bitmap_sync``, ``migration_trigger_throttle``) and softmmu or system/cpu-throttle.c.
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from kvmenc.errors import InputError
-from kvmenc.plan.roads import DEFAULT_PRIVATE_RATE_PPS
 
-__all__ = ["QEMU_10_0", "Parameters", "Profile"]
-
-#: QEMU's own default for max-bandwidth (QEMU 10.0, migration/options.c, MAX_THROTTLE).
-DEFAULT_MAX_BANDWIDTH_BYTES_PER_S = 128.0 * 2**20
-#: QEMU's own default for downtime-limit (QEMU 10.0, migration/options.c).
-DEFAULT_DOWNTIME_LIMIT_MS = 300.0
-#: QEMU refuses more (QEMU 10.0, migration/options.c, MAX_MIGRATE_DOWNTIME_SECONDS).
-MAX_DOWNTIME_LIMIT_MS = 2000e3
+__all__ = ["PROFILES", "QEMU_10_0", "Profile", "profile_for", "profile_named"]
 
 
-@dataclass(frozen=True, slots=True)
+#: A page and its header.
+_PAGE_BYTES = 4096 + 8
+#: Since 8.2 only what has left QEMU's buffer counts, of 64 pieces, two to a page
+#: (migration/qemu-file.c, MAX_IOV_SIZE).
+_FLUSH_BYTES = 32 * _PAGE_BYTES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """The constants of one QEMU's precopy.
+    """The rules of one QEMU's precopy.
 
     Attributes:
-        name: as a plan names it.
+        version: as ``--qemu`` takes it.
+        proven: which real migrations these rules were compared with, in words; empty: none by this
+            version's own binary.
         window_ms: the rate limit and the measured bandwidth are per window (BUFFER_DELAY).
         slice_ms: one call to send pages ends after this long (more than MAX_WAIT, in whole ms).
         clock_pages: it looks at the clock after the first page and then every so many.
         clear_pages: the dirty log is cleared in chunks of this size as the sending reaches them
             (clear_bmap_shift; needs KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2).
-        sync_ms: what a sync takes at least; it grows with memory, which is not counted yet.
-        compared: which real migrations these rules were compared with, in words.
+        flush_bytes: what is sent counts against the rate limit in lots of about this size.
+        call_bytes: what each call to send pages adds to them, as ``transferred`` counts it.
+        at_threshold: as much pending as the threshold is little enough (``<=``, not ``<``).
+        timer_ms: with auto-converge, a sync is made wherever so long a time passed without one;
+            None: none is.
+        multifd_zero_pages: multifd's own threads look for zero pages, and send no more than an
+            offset of them.
+        multifd_syncs_calls: multifd's connections are brought together after each call, and not
+            after each round.
+        counts_last_sync: ``dirty-sync-count`` counts the one that the stopped guest gets.
+        counts_skipped: query-migrate still prints ``skipped``.
     """
 
-    name: str
-    window_ms: float
-    slice_ms: float
-    clock_pages: int
-    clear_pages: int
-    sync_ms: float
-    compared: str
-
-
-#: QEMU 10.0, migration/migration.c and migration/ram.c.
-QEMU_10_0 = Profile(
-    "qemu-10.0", 100, 51, 64, 2**18, 1, "real runs of 7.2 fit them, 10.0 itself was not compared"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Parameters:
-    """What the user decides.
-
-    Attributes:
-        max_bandwidth_bytes_per_s: QEMU's max-bandwidth, its cap while the guest runs.
-        link_bytes_per_s: the network's speed; the stopped round goes at it. None: max-bandwidth.
-        downtime_limit_ms: QEMU's downtime-limit.
-        time_limit_ms: a longer migration counts as not converging. None: a year.
-        private_rate_pps: private pages per second through the firmware.
-
-    Raises:
-        InputError: a number that is not positive, or a downtime limit that QEMU would refuse.
-    """
-
-    max_bandwidth_bytes_per_s: float = DEFAULT_MAX_BANDWIDTH_BYTES_PER_S
-    link_bytes_per_s: float | None = None
-    downtime_limit_ms: float = DEFAULT_DOWNTIME_LIMIT_MS
-    time_limit_ms: float | None = None
-    private_rate_pps: float = DEFAULT_PRIVATE_RATE_PPS
-
-    def __post_init__(self) -> None:
-        """Refuse what no migration could run with."""
-        for name in self.__slots__:
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise InputError(f"{name} must be more than 0, got {value:g}")
-        if self.downtime_limit_ms > MAX_DOWNTIME_LIMIT_MS:
-            raise InputError(
-                f"downtime_limit_ms is {self.downtime_limit_ms:g}: QEMU allows at most 2000 s"
-            )
+    version: str
+    proven: str = ""
+    window_ms: float = 100
+    slice_ms: float = 51
+    clock_pages: int = 64
+    clear_pages: int = 2**18
+    flush_bytes: int = _FLUSH_BYTES
+    call_bytes: int = 18
+    at_threshold: bool = False
+    timer_ms: float | None = None
+    multifd_zero_pages: bool = False
+    multifd_syncs_calls: bool = False
+    counts_last_sync: bool = True
+    counts_skipped: bool = False
 
     @property
-    def link(self) -> float:
-        """The network's speed in bytes per second, given or not."""
-        return self.link_bytes_per_s or self.max_bandwidth_bytes_per_s
+    def name(self) -> str:
+        """As a plan names it."""
+        return f"qemu-{self.version}"
+
+
+QEMU_7_2 = Profile(
+    version="7.2",
+    proven="real runs of 7.2",
+    flush_bytes=_PAGE_BYTES,
+    call_bytes=8,
+    multifd_syncs_calls=True,
+    counts_skipped=True,
+)
+QEMU_8_2 = Profile(version="8.2", counts_skipped=True)
+QEMU_10_0 = Profile(
+    version="10.0", proven="real runs of 10.0", timer_ms=5000, multifd_zero_pages=True
+)
+QEMU_10_2 = Profile(version="10.2", timer_ms=5000, multifd_zero_pages=True, at_threshold=True)
+QEMU_11 = Profile(
+    version="11",
+    timer_ms=5000,
+    multifd_zero_pages=True,
+    at_threshold=True,
+    counts_last_sync=False,
+)
+
+#: Oldest first.
+PROFILES = {it.version: it for it in (QEMU_7_2, QEMU_8_2, QEMU_10_0, QEMU_10_2, QEMU_11)}
+
+_VERSION = re.compile(r"(\d+)\.(\d+)")
+
+
+def profile_named(version: str) -> Profile:
+    """The rules of a version, by the name that ``--qemu`` takes.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    if version not in PROFILES:
+        raise InputError(f"no rules of QEMU {version!a}: there are {', '.join(PROFILES)}")
+    return PROFILES[version]
+
+
+def profile_for(release: str | None) -> Profile:
+    """The rules that fit a QEMU best: of its version, or of the newest before it.
+
+    Args:
+        release: as QEMU prints it, such as ``7.2.22``; None, or anything else: 10.0's.
+    """
+    found = _VERSION.match(release or "")
+    if not found:
+        return QEMU_10_0
+    own = tuple(map(int, found.groups()))
+    older = [it for it in PROFILES.values() if _key(it.version) <= own]
+    return older[-1] if older else QEMU_7_2
+
+
+def _key(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))

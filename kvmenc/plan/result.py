@@ -22,6 +22,7 @@ __all__ = [
     "Times",
     "Totals",
     "Unit",
+    "XbzrleCache",
 ]
 
 Verdict = Literal["converges", "does-not-converge"]
@@ -56,7 +57,10 @@ class Times(Struct, frozen=True):
 
 
 class Guest(Struct, frozen=True):
-    """What was migrated in thought; zero pages are null when nobody looked for them."""
+    """What was migrated in thought.
+
+    Zero pages and those that devices wrote are null when nobody looked for them.
+    """
 
     source: str
     private_source: str
@@ -66,16 +70,24 @@ class Guest(Struct, frozen=True):
     private_pages: int
     zero_pages: int | None
     unlogged_pages: int
+    device_pages: int | None
 
 
 class Inputs(Struct, frozen=True):
-    """The parameters in force, defaults filled in; no time limit is null."""
+    """The parameters in force, defaults filled in; no time limit and no xbzrle are null."""
 
     max_bandwidth_bytes_per_s: float
     link_bytes_per_s: float
     downtime_limit_ms: float
     time_limit_ms: float | None
     private_rate_pps: float
+    private_batch_pages: int
+    send_buffer_bytes: float
+    auto_converge: bool
+    multifd_channels: int
+    xbzrle_encoded_share: float | None
+    xbzrle_cache_bytes: float | None
+    postcopy: bool
 
 
 class PlannedRound(Struct, frozen=True):
@@ -87,6 +99,7 @@ class PlannedRound(Struct, frozen=True):
         private_pages: of these private.
         pages: sent in it. Pages left over stay pending.
         bytes: on the wire.
+        ms_by_road: the time that took, waiting shared out.
         bottleneck: where more than half of the time went.
         stopped: whether the guest was stopped; true of the last round of a migration that ends.
     """
@@ -96,6 +109,7 @@ class PlannedRound(Struct, frozen=True):
     private_pages: int
     pages: Counts
     bytes: Counts
+    ms_by_road: Times
     bottleneck: Bottleneck
     stopped: bool
 
@@ -136,10 +150,27 @@ class RamStats(Struct, frozen=True, rename="kebab"):
     multifd_bytes: int = 0
     postcopy_bytes: int = 0
     dirty_sync_missed_zero_copy: int = 0
+    skipped: int | UnsetType = UNSET
+
+
+class XbzrleCache(Struct, frozen=True, rename="kebab"):
+    """Its ``xbzrle-cache`` member (XBZRLECacheStats); the two rates are of the last second."""
+
+    cache_size: int
+    bytes: int
+    pages: int
+    cache_miss: int
+    cache_miss_rate: float
+    encoding_rate: float
+    overflow: int
 
 
 class QueryMigrate(Struct, frozen=True, rename="kebab"):
-    """What query-migrate would answer at the end, or at giving up (MigrationInfo)."""
+    """What query-migrate would answer at the end, or at giving up (MigrationInfo).
+
+    What a QEMU does not print is left out: ``skipped`` is printed until 8.2, ``xbzrle-cache`` with
+    that capability, ``cpu-throttle-percentage`` while it throttles.
+    """
 
     status: Literal["active", "completed"]
     ram: RamStats
@@ -147,6 +178,8 @@ class QueryMigrate(Struct, frozen=True, rename="kebab"):
     setup_time: int = 0
     expected_downtime: int | UnsetType = UNSET
     downtime: int | UnsetType = UNSET
+    cpu_throttle_percentage: int | UnsetType = UNSET
+    xbzrle_cache: XbzrleCache | UnsetType = UNSET
 
 
 class Change(Struct, frozen=True, kw_only=True):
@@ -196,19 +229,21 @@ class Interval(Struct, frozen=True, kw_only=True):
     """What the plan would be had the capture seen the guest a little differently.
 
     Attributes:
-        low_ms: the least total time of the plans that converge; null where none does.
-        high_ms: the largest.
+        low_ms: nine tenths of the total times of the plans that converge lie from here, less half a
+            window of QEMU's, ...; null where none converges.
+        high_ms: ... to here, and half a window more.
         probability_converges: the share of plans that do.
-        basis: ``windows``: a plan for each window of the capture; ``time-errors``: for a single
-            one, with each look's time drawn within its error, which says nothing of the guest's
-            own changes.
+        knife_edge: it may converge or not.
+        basis: ``windows``: of a capture that saw the guest at several moments; ``one-window``: at
+            one, so how much the guest itself changes is not known.
         plans: how many.
     """
 
     low_ms: float | None
     high_ms: float | None
     probability_converges: float
-    basis: Literal["windows", "time-errors"]
+    knife_edge: bool
+    basis: Literal["windows", "one-window"]
     plans: int
 
 
@@ -222,6 +257,7 @@ class Plan(Struct, frozen=True, kw_only=True):
         total_time_ms: from start to end; null when it does not converge.
         downtime_ms: how long the guest is stopped; null likewise.
         profile: whose rules were followed.
+        proven: these rules were compared with real runs of that version.
         inputs: the parameters in force.
         guest: what was migrated.
         rounds: in order.
@@ -238,6 +274,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     total_time_ms: float | None
     downtime_ms: float | None
     profile: str
+    proven: bool
     inputs: Inputs
     guest: Guest
     rounds: tuple[PlannedRound, ...]

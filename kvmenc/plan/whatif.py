@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kvmenc.errors import InputError
 from kvmenc.plan.curve import DirtyCurve
-from kvmenc.plan.precopy import simulate
+from kvmenc.plan.overheads import Overheads
+from kvmenc.plan.precopy import Precopy
 from kvmenc.plan.profile import QEMU_10_0
 from kvmenc.plan.roads import RoadCosts
 from kvmenc.plan.sweep import Sweep
 
 if TYPE_CHECKING:
     from kvmenc.capture import Capture
+    from kvmenc.plan.parameters import Parameters
     from kvmenc.plan.precopy import Outcome
-    from kvmenc.plan.profile import Parameters, Profile
+    from kvmenc.plan.profile import Profile
 
 __all__ = ["WhatIf", "converges"]
 
@@ -28,7 +31,7 @@ class WhatIf:
 
     def __init__(self, capture: Capture, profile: Profile = QEMU_10_0) -> None:
         self.capture, self.profile = capture, profile
-        self._curve = DirtyCurve.from_capture(capture)
+        self._curve, self._overheads = DirtyCurve.from_capture(capture), Overheads.of(capture)
 
     def outcome(self, parameters: Parameters, speed: float = 1.0) -> Outcome:
         """How a migration would go.
@@ -37,11 +40,17 @@ class WhatIf:
             parameters: what the user decides.
             speed: the guest runs at this share of what it did, from the start on; as a model,
                 it writes in proportion.
+
+        Raises:
+            InputError: postcopy of a guest with private pages.
         """
-        curve = self._curve if speed == 1 else self._curve.at_speed(speed)
-        sweep = Sweep(self.capture.blocks, curve, self.profile.clear_pages)
-        costs = RoadCosts(self.capture.page_size, parameters.link, parameters.private_rate_pps)
-        return simulate(sweep, costs, parameters, self.profile)
+        if parameters.postcopy and self.capture.private_pages:
+            raise InputError(
+                "postcopy cannot take private pages: nobody has written the receiving side"
+            )
+        sweep = Sweep(self.capture.blocks, self._curve, self.profile.clear_pages)
+        costs = RoadCosts(self.capture.page_size, parameters, self.profile)
+        return Precopy(sweep, costs, self._overheads, parameters, self.profile, speed).run()
 
     def converges(self, parameters: Parameters, speed: float = 1.0) -> bool:
         """Whether that migration would end, and in time."""

@@ -8,13 +8,14 @@ from kvmenc import units
 from kvmenc.plan.roads import DEFAULT_PRIVATE_RATE_PPS
 
 if TYPE_CHECKING:
+    from kvmenc.plan.parameters import Parameters
     from kvmenc.plan.precopy import Outcome
-    from kvmenc.plan.profile import Parameters, Profile
+    from kvmenc.plan.profile import Profile
     from kvmenc.plan.result import Bottleneck, Guest, Verdict
 
 __all__ = ["assumptions", "reason"]
 
-_HOLDS = {"vcpu": "The curve holds what vCPUs write; what devices write is not in it."}
+_VCPUS_ONLY = "The curve holds what vCPUs write; what devices write is not in it."
 
 
 def reason(
@@ -52,10 +53,9 @@ def _why(outcome: Outcome, parameters: Parameters) -> str:
 def assumptions(guest: Guest, parameters: Parameters, profile: Profile) -> tuple[str, ...]:
     """What the numbers rest on, a sentence each."""
     lines = [
-        _HOLDS[guest.holds],
+        _holds(guest),
         f"Private or shared: from {guest.private_source}.",
-        f"The rules are those of {profile.name}: {profile.compared}.",
-        "Device state, setting up and TCP/IP headers are not counted.",
+        f"The rules are those of {profile.name}, {_proof(profile)}.",
     ]
     if guest.private_pages:
         lines.append(_firmware(parameters.private_rate_pps))
@@ -66,6 +66,19 @@ def assumptions(guest: Guest, parameters: Parameters, profile: Profile) -> tuple
             f"{guest.unlogged_pages:,} pages have no dirty log: sent once, and taken to stay clean."
         )
     return tuple(lines)
+
+
+def _holds(guest: Guest) -> str:
+    if guest.device_pages is None:
+        return _VCPUS_ONLY
+    pages = f"{guest.device_pages:,} pages" if guest.device_pages else "none seen"
+    return f"The curve holds what vCPUs write, and an estimate of what devices do ({pages})."
+
+
+def _proof(profile: Profile) -> str:
+    if profile.proven:
+        return f"compared with {profile.proven}"
+    return "UNPROVEN: read in its source, not compared with real runs of it"
 
 
 def _firmware(rate_pps: float) -> str:

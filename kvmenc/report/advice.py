@@ -26,22 +26,23 @@ _FORMATS = {
 }
 _MODEL = "a model: throttled from the start, writes slow in proportion"
 _POSTCOPY = {
-    "only-way": "None of these does it: postcopy is the only way (it is not simulated).",
+    "only-way": "None of these does it: postcopy is the only way (--postcopy).",
     "impossible": "None of these does it, and for encrypted pages there is no postcopy.",
 }
 
 
 def interval_words(interval: Interval) -> str:
-    """How many of the plans converge, and within what times."""
-    which = {
-        "windows": f"Planned from each of the {interval.plans} windows alone",
-        "time-errors": f"With the looks' times changed within their errors {interval.plans} times",
+    """Between what times it will be, how sure it is to converge, and what that rests on."""
+    rests = {
+        "windows": "on how the guest's writes differed between the capture's windows",
+        "one-window": "on one window: how much the guest itself changes is not known",
     }[interval.basis]
-    share = f"{interval.probability_converges:.0%} converge"
+    share = f"{interval.probability_converges:.0%} of {interval.plans} plans converge"
+    edge = "ON A KNIFE EDGE: " if interval.knife_edge else ""
     if interval.low_ms is None or interval.high_ms is None:
-        return f"{which}: {share}."
+        return f"{share} (that rests {rests})."
     low, high = units.format_time(interval.low_ms), units.format_time(interval.high_ms)
-    return f"{which}: {share}, in {low if low == high else f'{low} to {high}'}."
+    return f"{edge}{share}, nine tenths of them in {low} to {high} (that rests {rests})."
 
 
 def advice_words(advice: Advice) -> tuple[str, list[str]]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from kvmenc import units
+from kvmenc.report.fields import field_name, field_value
 from kvmenc.report.terminal import columns
 
 if TYPE_CHECKING:
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["print_migration"]
 
-_TIMES = {"total-time", "downtime"}
-_SIZES = {"transferred", "precopy-bytes", "downtime-bytes"}
-
 
 def print_migration(report: MigrateReport, console: Console) -> None:
     """How it ended, then field by field of query-migrate."""
@@ -26,22 +23,15 @@ def print_migration(report: MigrateReport, console: Console) -> None:
     console.print(Text(f"Migration to {report.uri}: {end}.\n", "bold"))
     table = columns("field", "predicted", "actual", "error")
     for it in report.fields:
-        table.add_row(
-            *map(Text, (it.field, _value(it, it.predicted), _value(it, it.actual))), _error(it)
-        )
+        table.add_row(*map(Text, _row(it)))
     console.print(table)
 
 
-def _value(it: FieldPair, value: float | None) -> str:
-    if value is None:
-        return "-"
-    if it.field in _TIMES:
-        return units.format_time(value)
-    return units.format_size(round(value)) if it.field in _SIZES else f"{round(value):,}"
-
-
-def _error(it: FieldPair) -> Text:
-    """Of the prediction, against what happened."""
-    if it.predicted is None or not it.actual:
-        return Text("-")
-    return Text(f"{(it.predicted - it.actual) / it.actual:+.1%}")
+def _row(it: FieldPair) -> tuple[str, str, str, str]:
+    error = it.error_percent
+    return (
+        field_name(it.field),
+        field_value(it.field, it.predicted),
+        field_value(it.field, it.actual),
+        "-" if error is None else f"{error:+.1f}%",
+    )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kvmenc.backtest import Backtest, backtest, load_run
-from kvmenc.backtest.result import FIELDS
+from kvmenc.plan.compare import END_FIELDS
 
 FOLDER = Path(__file__).parents[1] / "data" / "backtest"
 
@@ -21,7 +21,7 @@ def test_a_file_carries_all_that_is_compared(result: Backtest) -> None:
     assert len(result.runs) == 3
     for run in result.runs:
         fields = {it.field: it.predicted["kvmenc"] for it in run.fields}
-        assert fields.keys() == set(FIELDS) - {"remaining_bytes"}
+        assert fields.keys() == set(END_FIELDS)
         assert all(it.error_percent is not None for it in fields.values())
 
 

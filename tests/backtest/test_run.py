@@ -20,6 +20,7 @@ from kvmenc.plan import Parameters
 from tests.backtest.runs import run_file
 from tests.plan.guests import guest
 
+ROOT = Path(__file__).parents[2]
 CAPTURE = guest(1000, 0, [(100, 0, 50)])
 
 
@@ -36,6 +37,28 @@ def test_what_qemu_answers_may_be_given_whole(tmp_path: Path) -> None:
     assert run.capture
     assert run.capture.npages == 2**18
     assert run.parameters == Parameters(max_bandwidth_bytes_per_s=1e8, downtime_limit_ms=300)
+
+
+def test_what_need_not_be_said_has_a_default(tmp_path: Path) -> None:
+    run = load(tmp_path, run_file())
+    assert (run.scenario, run.transport, run.qemu, run.bulk_ms) == ("a run", None, None, None)
+
+
+def test_how_it_was_made_is_kept(tmp_path: Path) -> None:
+    said = {"scenario": "hot", "transport": "tcp", "qemu": "7.2.22", "bulk_ms": 5000.5}
+    parameters = PARAMETERS | {"auto_converge": True, "send_buffer_bytes": 4096}
+    run = load(tmp_path, run_file(parameters=parameters, **said))
+    assert {name: getattr(run, name) for name in said} == said
+    assert run.parameters
+    assert run.parameters.auto_converge
+    assert run.parameters.send_buffer_bytes == 4096
+
+
+def test_the_example_of_the_documentation_is_a_run_file(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "backtest.md").read_text().split("```json")[1].split("```")[0]
+    save_capture(CAPTURE, tmp_path / "db7.capture")
+    run = load(tmp_path, json.loads(text))
+    assert (run.capture, run.scenario, run.bulk_ms) == (CAPTURE, "db7", 17250)
 
 
 def test_a_capture_may_be_a_file_beside_the_run(tmp_path: Path) -> None:
@@ -56,6 +79,7 @@ def test_a_bad_capture_beside_the_run_is_named(tmp_path: Path) -> None:
         load(tmp_path, run_file(capture="none.capture"))
 
 
+PARAMETERS = run_file()["parameters"]
 BAD: list[tuple[dict[str, object], str]] = [
     ({"schema": "kvmenc.backtest-run/2"}, r"\$\.schema"),
     ({"query_migrate": {"status": "cancelled"}}, r"\$\.query_migrate\.status"),
@@ -73,6 +97,14 @@ BAD: list[tuple[dict[str, object], str]] = [
     ({"name": "\x1b[31m"}, "printable"),
     ({"notes": ["two\nlines"]}, "printable"),
     ({"tuned_by": 3}, "unknown field"),
+    ({"scenario": ""}, "scenario"),
+    ({"scenario": "a\tb"}, "printable"),
+    ({"qemu": "\x1b[2J"}, "printable"),
+    ({"transport": "rdma"}, "transport"),
+    ({"bulk_ms": -1}, "bulk_ms"),
+    ({"parameters": PARAMETERS | {"auto_converge": 1}}, "auto_converge"),
+    ({"parameters": PARAMETERS | {"send_buffer_bytes": -1}}, "send_buffer_bytes"),
+    ({"parameters": PARAMETERS | {"hot_pages": 1}}, "unknown field"),
 ]
 
 
@@ -125,6 +157,6 @@ def test_every_published_run_names_its_source_and_what_it_assumes_or_lacks() -> 
 
 
 def test_a_published_run_is_a_run_file_like_any_other() -> None:
-    folder = Path(__file__).parents[2] / "kvmenc" / "backtest" / "data" / "published"
+    folder = ROOT / "kvmenc" / "backtest" / "data" / "published"
     loaded = [load_run(path) for path in sorted(folder.glob("*.json"))]
     assert loaded == published_runs()

@@ -2,34 +2,32 @@ from __future__ import annotations
 
 import json
 import math
-import statistics
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from kvmenc.backtest import backtest, builtin_backtest, load_run
-from kvmenc.backtest.result import PREDICTORS, Backtest, FieldScore, Predicted, RunScore
-from kvmenc.backtest.score import summarise
-from kvmenc.plan import Parameters, make_plan
+from kvmenc.backtest.result import PREDICTORS, Backtest, Predicted
+from kvmenc.backtest.score import given_up_ms
+from kvmenc.plan import Parameters, interval_of, make_plan, profile_for
 from tests.backtest.runs import run_file
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
+def write(folder: Path, fields: dict[str, Any]) -> Path:
+    path = folder / "run.json"
+    path.write_text(json.dumps(fields))
+    return path
+
+
 def backtest_of(folder: Path, *files: dict[str, Any]) -> Backtest:
-    paths = [folder / f"{i}.json" for i in range(len(files))]
-    for path, fields in zip(paths, files, strict=True):
-        path.write_text(json.dumps(fields))
-    return backtest([load_run(path) for path in paths])
+    return backtest([load_run(write(folder, fields)) for fields in files])
 
 
 def test_each_figure_stands_beside_each_prediction_with_its_error(tmp_path: Path) -> None:
-    path = tmp_path / "run.json"
-    path.write_text(json.dumps(run_file()))
-    run = load_run(path)
+    run = load_run(write(tmp_path, run_file()))
     assert run.capture
     plan = make_plan(run.capture, Parameters(max_bandwidth_bytes_per_s=1e8))
     assert plan.total_time_ms
@@ -39,13 +37,15 @@ def test_each_figure_stands_beside_each_prediction_with_its_error(tmp_path: Path
     assert score.converged
     assert score.converges == dict.fromkeys(PREDICTORS, True)
     fields = {it.field: it for it in score.fields}
-    total = fields["total_time_ms"]
-    assert total.actual == 6000
-    assert total.predicted["kvmenc"].value == plan.total_time_ms
-    expected = (plan.total_time_ms - 6000) / 60
+    total, sending_ms = fields["total-time"], sum(it.ms for it in plan.rounds)
+    assert total.actual == 5997, "setting up is taken off both"
+    assert total.predicted["kvmenc"].value == pytest.approx(sending_ms)
+    expected = (sending_ms - 5997) / 59.97
     assert total.predicted["kvmenc"].error_percent == pytest.approx(expected)
-    assert fields["normal_pages"].predicted["rule2023"] == Predicted(None, None)
-    assert "remaining_bytes" not in fields
+    assert fields["normal"].predicted["rule2023"] == Predicted(None, None)
+    assert "remaining" not in fields
+    assert "bulk_ms" not in fields
+    assert (score.lasted_ms, score.setup_ms, score.scenario) == (5997, 3, "a run")
 
 
 def test_a_run_given_up_is_predicted_until_then(tmp_path: Path) -> None:
@@ -56,8 +56,66 @@ def test_a_run_given_up_is_predicted_until_then(tmp_path: Path) -> None:
     [score] = backtest_of(tmp_path, files).runs
     assert score.converges == dict.fromkeys(PREDICTORS, False)
     fields = {it.field: it.predicted["kvmenc"].value for it in score.fields}
-    assert fields.keys() == {"normal_pages", "remaining_bytes"}
-    assert fields["normal_pages"] == pytest.approx(1e6 * 60 / 4104, rel=0.01)
+    assert fields.keys() == {"normal", "remaining"}
+    assert fields["normal"] == pytest.approx(1e6 * 60 / 4104, rel=0.01)
+
+
+def test_what_comes_after_the_second_sync_is_compared(tmp_path: Path) -> None:
+    [score] = backtest_of(tmp_path, run_file(bulk_ms=5500)).runs
+    fields = {it.field: it for it in score.fields}
+    assert (fields["bulk_ms"].actual, fields["after_bulk_ms"].actual) == (5500, 497)
+    for name in PREDICTORS:
+        parts = (fields[it].predicted[name].value for it in ("bulk_ms", "after_bulk_ms"))
+        total = fields["total-time"].predicted[name].value
+        assert sum(it or 0 for it in parts) == pytest.approx(total)
+
+
+def test_of_one_scenario_all_are_asked_what_happens_until_one_was_given_up(tmp_path: Path) -> None:
+    given_up = {"status": "active", "total-time": 3000, "setup-time": 100}
+    files = [
+        run_file(name="a", scenario="s", query_migrate=given_up),
+        run_file(name="b", scenario="s", query_migrate=given_up | {"total-time": 2000}),
+        run_file(name="c", scenario="s"),
+        run_file(name="d", scenario="t"),
+    ]
+    runs = [load_run(write(tmp_path, it)) for it in files]
+    assert given_up_ms(runs) == {"s": 5997}
+    assert given_up_ms(runs[:2]) == {"s": 2900}
+    assert given_up_ms(runs[2:]) == {}
+    [whole_ms] = backtest(runs[3:]).runs[0].fields[:1]
+    assert whole_ms.predicted["kvmenc"].value
+    late = given_up | {"total-time": 100 + whole_ms.predicted["kvmenc"].value / 2}
+    quick = {"status": "completed", "total-time": 500}
+    scores = backtest_of(
+        tmp_path,
+        run_file(name="a", scenario="s", query_migrate=late),
+        run_file(name="b", scenario="s", query_migrate=quick),
+    ).runs
+    assert [(it.converged, it.converges["kvmenc"]) for it in scores] == [
+        (False, False),
+        (True, False),
+    ]
+
+
+def test_the_rules_are_those_of_the_qemu_that_ran(tmp_path: Path) -> None:
+    files = [run_file(qemu=version) for version in ("7.2.22", "7.2.1", "11.0.0")]
+    result = backtest_of(tmp_path, *files, run_file())
+    used = {it.name: it for it in result.profiles}
+    assert [run.profile for run in result.runs] == [
+        profile_for(version).name for version in ("7.2.22", "7.2.1", "11.0.0", None)
+    ]
+    assert used["qemu-7.2"].runs == 2
+    assert result.profile == ", ".join(used)
+    for it in (profile_for(version) for version in ("7.2.22", "11.0.0", None)):
+        assert used[it.name].proven == bool(it.proven)
+
+
+def test_a_run_carries_what_its_plan_states_of_its_certainty(tmp_path: Path) -> None:
+    [score] = backtest_of(tmp_path, run_file()).runs
+    run = load_run(write(tmp_path, run_file()))
+    assert run.capture
+    assert run.parameters
+    assert score.interval == interval_of(run.capture, run.parameters, profile_for(None))
 
 
 def test_with_the_wrong_verdict_no_figure_is_compared(tmp_path: Path) -> None:
@@ -79,38 +137,6 @@ def test_a_run_that_cannot_be_predicted_is_in_no_summary(tmp_path: Path) -> None
     assert {it.predicted == {} for it in result.runs[0].fields} == {True}
     assert {it.runs for it in result.summary} == {1}
     assert backtest_of(tmp_path, unknown).summary == ()
-
-
-def score_of(error_percent: float, off: int) -> RunScore:
-    def field(name: str, actual: float, value: float) -> FieldScore:
-        error = (value - actual) / actual * 100
-        return FieldScore(name, actual, {it: Predicted(value, error) for it in PREDICTORS})  # type: ignore[arg-type]
-
-    fields = (
-        field("total_time_ms", 1000, 1000 + 10 * error_percent),
-        field("dirty_sync_count", 100, 100 + off),
-    )
-    return RunScore(
-        name="a", source="b", converged=True, converges=dict.fromkeys(PREDICTORS, True),
-        fields=fields, assumptions=(), missing=(), notes=(),
-    )  # fmt: skip
-
-
-@given(
-    errors=st.lists(st.integers(-99, 400), min_size=1, max_size=30),
-    offs=st.lists(st.integers(-5, 5), min_size=30, max_size=30),
-)
-def test_the_summary_is_what_counting_by_hand_gives(errors: list[int], offs: list[int]) -> None:
-    runs = [score_of(error, off) for error, off in zip(errors, offs, strict=False)]
-    for it in summarise(runs):
-        sizes = sorted(abs(error) for error in errors)
-        assert it.total_time
-        assert it.total_time.runs == len(errors)
-        assert it.total_time.median_percent == pytest.approx(statistics.median(sizes))
-        enough = next(x for x in sizes if sum(y <= x for y in sizes) >= 0.9 * len(sizes))
-        assert it.total_time.p90_percent == pytest.approx(enough)
-        assert it.syncs_within_1 == sum(abs(off) <= 1 for off in offs[: len(errors)])
-        assert it.downtime is None
 
 
 def test_the_published_runs_are_predicted_the_same_each_time_and_finitely() -> None:

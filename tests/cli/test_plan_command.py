@@ -44,7 +44,47 @@ def test_the_contract_line_of_the_command(converging: str) -> None:
         "downtime_limit_ms": 300,
         "time_limit_ms": 600_000,
         "private_rate_pps": 400,
+        "private_batch_pages": 1,
+        "send_buffer_bytes": 0,
+        "auto_converge": False,
+        "multifd_channels": 0,
+        "xbzrle_encoded_share": None,
+        "xbzrle_cache_bytes": None,
+        "postcopy": False,
     }
+
+
+def test_capabilities_and_rules_are_options(converging: str) -> None:
+    result = kvmenc(
+        "plan", converging, "--auto-converge", "--xbzrle", "25", "--xbzrle-cache", "128MiB",
+        "--qemu", "8.2", "--send-buffer", "2MiB", "--private-batch", "4094", "--json",
+    )  # fmt: skip
+    assert (result.returncode, result.stderr) == (0, "")
+    plan = json.loads(result.stdout)
+    assert (plan["profile"], plan["proven"]) == ("qemu-8.2", False)
+    assert plan["inputs"]["auto_converge"]
+    assert plan["inputs"]["xbzrle_encoded_share"] == 0.25
+    assert plan["inputs"]["xbzrle_cache_bytes"] == 128 * 2**20
+    assert plan["inputs"]["send_buffer_bytes"] == 2 * 2**20
+    assert plan["inputs"]["private_batch_pages"] == 4094
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "text"),
+    [
+        (["--qemu", "6.1"], 4, "no rules of QEMU '6.1': there are 7.2, 8.2, 10.0, 10.2, 11"),
+        (["--xbzrle-cache", "1GiB"], 2, "--xbzrle-cache goes with --xbzrle"),
+        (["--xbzrle", "0"], 2, "0 is not in the range"),
+        (["--xbzrle", "50", "--multifd", "2"], 4, "QEMU does not take both"),
+        (["--multifd", "0"], 2, "0 is not in the range"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    converging: str, options: list[str], status: int, text: str
+) -> None:
+    result = kvmenc("plan", converging, *options)
+    assert result.returncode == status
+    assert text in result.stderr
 
 
 def test_without_options_the_defaults_are_those_of_qemu(converging: str) -> None:

@@ -148,7 +148,7 @@ def test_where_nothing_helps_postcopy_is_the_way_but_not_for_private_pages(
 
 def test_advice_in_words() -> None:
     _, lines = advice_words(advise(AMD_STORY, Parameters(max_bandwidth_bytes_per_s=1e9)))
-    assert lines[0].startswith("downtime limit of about 450 ms (--downtime-limit 450ms): ")
+    assert lines[0].startswith("downtime limit of about 440 ms (--downtime-limit 440ms): ")
     assert "no max-bandwidth up to 50 GB/s" in lines
     assert any(line.startswith("firmware rate of about 4") for line in lines)
     assert "a model: throttled from the start" in lines[-1]

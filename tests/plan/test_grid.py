@@ -6,10 +6,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from kvmenc.plan import Parameters, make_grid, make_plan
-from kvmenc.plan.curve import DirtyCurve
 from kvmenc.plan.grid import Grid
 from tests.plan.guests import GIB_PAGES, captures, guest
 from tests.plan.test_precopy import AMD_STORY, IDLE, PARAMETERS
@@ -77,10 +75,3 @@ def test_where_no_cell_converges_nothing_is_sensitive() -> None:
     grid = make_grid(AMD_STORY, [1e9], [125.0, 250.0], Parameters())
     assert grid.sensitive_at is None
     assert grid.sensitivity == ()
-
-
-@given(speed=st.floats(0.1, 2), ms=st.floats(0, 1e4))
-def test_a_slower_guest_writes_the_same_pages_later(speed: float, ms: float) -> None:
-    curve = DirtyCurve.from_capture(AMD_STORY)
-    slower = curve.at_speed(speed)
-    assert slower.pages(ms / speed)[0] == pytest.approx(curve.pages(ms)[0])

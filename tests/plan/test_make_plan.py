@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from kvmenc.capture import BlockFacts
 from kvmenc.errors import InputError
-from kvmenc.plan import Parameters, make_plan
+from kvmenc.plan import Parameters, Xbzrle, make_plan
+from kvmenc.plan.parameters import _POSITIVE
 from kvmenc.plan.result import Counts
 from tests.plan.guests import GIB_PAGES, capture_of, captures, guest
 from tests.plan.test_precopy import AMD_STORY, IDLE, PARAMETERS
@@ -42,12 +43,14 @@ def test_pages_bytes_and_time_add_up(capture: Capture, parameters: Parameters) -
     names = sum(1 + len(block.name) for block in capture.blocks)
     pages = plan.totals.pages
     by_hand = pages.normal * 4104 + pages.zero * 9 + pages.encrypted * 4168 + names
-    assert plan.totals.bytes.total == by_hand == ram.transferred
+    assert plan.totals.bytes.total == by_hand
+    # Each call to send pages ends with 18 bytes of its own.
+    assert (ram.transferred - by_hand) % 18 == 0
     assert ram.precopy_bytes + ram.downtime_bytes == ram.transferred
     assert ram.normal == pages.normal + pages.encrypted
     assert ram.duplicate == pages.zero
     spent = sum(one.ms for one in plan.rounds if one.pages.total)
-    assert sum(msgspec.structs.astuple(plan.totals.ms)) == pytest.approx(spent, rel=0.01, abs=2)
+    assert sum(msgspec.structs.astuple(plan.totals.ms)) == pytest.approx(spent, rel=0.01, abs=5)
 
 
 @settings(deadline=None, max_examples=40)
@@ -113,8 +116,12 @@ def test_slow_firmware_is_named_as_the_bottleneck() -> None:
     ("capture", "parameters", "reason"),
     [
         (guest(GIB_PAGES, 0, IDLE), Parameters(), "was left to send, within the 38.4 MiB that a"),
-        (guest(GIB_PAGES, 0, IDLE), Parameters(time_limit_ms=500), "after 500 ms there is still"),
-        (AMD_STORY, Parameters(1e9), "no sync leaves less than 837 KiB to send, over the 488 KiB"),
+        (
+            guest(GIB_PAGES, 0, IDLE),
+            Parameters(time_limit_ms=500),
+            "there is still 960 MiB to send",
+        ),
+        (AMD_STORY, Parameters(1e9), "no sync leaves less than 834 KiB to send, over the 488 KiB"),
         (AMD_STORY, Parameters(1e9, downtime_limit_ms=1e3), "QEMU only estimates that limit"),
     ],
 )
@@ -130,7 +137,7 @@ def test_finishing_after_the_time_limit_is_not_converging() -> None:
     assert total is not None
     plan = make_plan(capture, Parameters(time_limit_ms=total - 50))
     assert plan.verdict == "does-not-converge"
-    assert plan.reason == "it would end only after the time limit of 7.97 s"
+    assert plan.reason == "it would end only after the time limit of 7.98 s"
 
 
 @pytest.mark.parametrize(
@@ -142,7 +149,7 @@ def test_finishing_after_the_time_limit_is_not_converging() -> None:
         (guest(100, 10, IDLE), "Private or shared: from a test."),
         (
             guest(100, 10, IDLE),
-            "qemu-10.0: real runs of 7.2 fit them, 10.0 itself was not compared",
+            "The rules are those of qemu-10.0, compared with real runs of 10.0.",
         ),
         (
             capture_of([BlockFacts("rom", 2000, 0, 0, 1500)], IDLE),
@@ -166,9 +173,25 @@ def test_what_does_not_apply_is_not_said() -> None:
 def test_a_parameter_that_is_not_positive_is_refused_by_name(
     bad: float, data: st.DataObject
 ) -> None:
-    name = data.draw(st.sampled_from(Parameters.__slots__))
+    name = data.draw(st.sampled_from(_POSITIVE))
     with pytest.raises(InputError, match=f"{name} must be more than 0, got"):
         Parameters(**{name: bad})
+
+
+@pytest.mark.parametrize("name", ["send_buffer_bytes", "multifd_channels"])
+def test_what_may_be_0_may_not_be_less(name: str) -> None:
+    with pytest.raises(InputError, match=f"{name} must be 0 or more, got -1"):
+        Parameters(**{name: -1})
+
+
+def test_what_qemu_does_not_take_together_is_refused() -> None:
+    with pytest.raises(InputError, match="xbzrle and multifd"):
+        Parameters(xbzrle=Xbzrle(0.5), multifd_channels=2)
+
+
+def test_nobody_has_written_postcopy_for_private_pages() -> None:
+    with pytest.raises(InputError, match="postcopy cannot take private pages"):
+        make_plan(guest(100, 10, IDLE), Parameters(postcopy=True))
 
 
 def test_a_downtime_limit_that_qemu_refuses_is_refused() -> None:

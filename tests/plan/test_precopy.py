@@ -9,14 +9,13 @@ from hypothesis import strategies as st
 
 from kvmenc.plan import QEMU_10_0, Parameters
 from kvmenc.plan import precopy as precopy_module
-from kvmenc.plan.curve import DirtyCurve
-from kvmenc.plan.precopy import Outcome, simulate
-from kvmenc.plan.roads import RoadCosts
-from kvmenc.plan.sweep import Sweep
+from kvmenc.plan.overheads import Overheads
+from kvmenc.plan.whatif import WhatIf
 from tests.plan.guests import GIB_PAGES, captures, guest
 
 if TYPE_CHECKING:
     from kvmenc.capture import Capture
+    from kvmenc.plan.precopy import Outcome
 
 IDLE = [(1000.0, 0, 0)]
 #: A hot set of 390 private pages, of which 350 are written in any second.
@@ -35,10 +34,7 @@ PARAMETERS = st.builds(
 
 
 def migrate(capture: Capture, parameters: Parameters) -> Outcome:
-    costs = RoadCosts(capture.page_size, parameters.link, parameters.private_rate_pps)
-    curve = DirtyCurve.from_capture(capture)
-    sweep = Sweep(capture.blocks, curve, QEMU_10_0.clear_pages)
-    return simulate(sweep, costs, parameters, QEMU_10_0)
+    return WhatIf(capture).outcome(parameters)
 
 
 def bulk_ms(capture: Capture, parameters: Parameters) -> float:
@@ -83,9 +79,12 @@ def test_the_cap_bounds_the_live_rounds_and_the_link_the_stopped_one() -> None:
     )
     *live, stopped = capped.rounds
     sent = sum(one.sent.normal for one in live) * 4104
-    assert sent / sum(one.ms for one in live) == pytest.approx(100e3, rel=0.01)
+    # QEMU 10.0 notes that the limit is reached when its buffer was sent, of some 128 KiB.
+    assert 100e3 < sent / sum(one.ms for one in live) < 100e3 + 132e3 / 100
     assert stopped.stopped
-    assert stopped.sent.normal * 4104 / (stopped.ms - QEMU_10_0.sync_ms) == pytest.approx(1e6)
+    overheads = Overheads.of(guest(GIB_PAGES, 0, IDLE))
+    sending_ms = stopped.ms - overheads.sync_ms - overheads.devices_ms
+    assert stopped.sent.normal * 4104 / sending_ms == pytest.approx(1e6)
 
 
 def test_firmware_and_network_are_in_series() -> None:
@@ -178,7 +177,8 @@ def test_rounds_add_up_and_never_send_what_is_not_dirty(
     capture: Capture, parameters: Parameters
 ) -> None:
     outcome = migrate(capture, parameters)
-    assert sum(one.ms for one in outcome.rounds) == pytest.approx(outcome.total_ms)
+    sending_ms = outcome.total_ms - outcome.setup_ms
+    assert sum(one.ms for one in outcome.rounds) == pytest.approx(sending_ms)
     assert sum(outcome.rounds[0].sent) <= capture.npages * (1 + 1e-9)
     for one in outcome.rounds:
         assert sum(one.sent) <= one.dirty_pages * (1 + 1e-9) + 1e-6
@@ -221,7 +221,7 @@ def test_skipping_windows_changes_nothing(
     """The quick way and slice after slice make the same decisions at the same time."""
     parameters = Parameters(bandwidth, time_limit_ms=30e3, private_rate_pps=rate_pps)
     quick = migrate(capture, parameters)
-    monkeypatch.setattr(precopy_module._Precopy, "_skip_windows", lambda *_: None)
+    monkeypatch.setattr(precopy_module.Precopy, "_skip_windows", lambda *_: None)
     slow = migrate(capture, parameters)
     assert quick.end == slow.end
     assert quick.total_ms == pytest.approx(slow.total_ms)

@@ -114,7 +114,7 @@ def test_at_the_start_every_page_is_pending_on_its_road() -> None:
     capture = capture_of(blocks, [(100, 0, 0)])
     sweep = Sweep(capture.blocks, DirtyCurve.from_capture(capture), 2**18)
     assert sweep.seen == pytest.approx((40, 10, 60))
-    assert sweep.stretches[0] == pytest.approx((30, 10, 60))
+    assert sweep.stretches[:, 0] == pytest.approx((30, 10, 60))
 
 
 def test_what_is_left_over_stays_pending_over_a_sync() -> None:

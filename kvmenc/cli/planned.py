@@ -1,0 +1,107 @@
+"""What decides a plan beside bandwidth and downtime limit, as options of every planning command."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kvmenc import units
+from kvmenc.cli.common import Unit, private_rate_option, time_limit_option
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kvmenc.capture import Capture
+    from kvmenc.plan import Parameters, Profile
+
+__all__ = ["parameters_of", "plan_options", "profile_of"]
+
+SIZE = Unit("size", units.parse_size_bytes)
+
+_OPTIONS = (
+    time_limit_option,
+    private_rate_option,
+    click.option(
+        "--private-batch",
+        "private_batch_pages",
+        type=click.IntRange(1, 1 << 20),
+        metavar="PAGES",
+        help="Private pages that one command of the firmware takes; Hygon's QEMU: 4094.",
+    ),
+    click.option(
+        "--send-buffer",
+        "send_buffer_bytes",
+        type=SIZE,
+        show_default="none",
+        help="What the connection takes at once while it is empty: 4MiB.",
+    ),
+    click.option("--auto-converge", is_flag=True, help="With QEMU's auto-converge."),
+    click.option(
+        "--multifd",
+        "multifd_channels",
+        type=click.IntRange(1, 255),
+        metavar="CHANNELS",
+        help="With QEMU's multifd, of so many connections.",
+    ),
+    click.option(
+        "--xbzrle",
+        "encoded_percent",
+        type=click.FloatRange(0, 100, min_open=True),
+        metavar="PERCENT",
+        help="With QEMU's xbzrle; a page's difference is this much of the page.",
+    ),
+    click.option(
+        "--xbzrle-cache",
+        "cache_bytes",
+        type=SIZE,
+        show_default="64MiB, as in QEMU",
+        help="Its cache.",
+    ),
+    click.option("--postcopy", is_flag=True, help="With QEMU's postcopy, after the first pass."),
+    click.option(
+        "--qemu",
+        "qemu",
+        metavar="VERSION",
+        show_default="that of the capture, else 10.0",
+        help="By the rules of which QEMU: 7.2, 8.2, 10.0, 10.2, 11.",
+    ),
+)
+
+
+def plan_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the options; :func:`parameters_of` and :func:`profile_of` take what they give."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def parameters_of(given: dict[str, object]) -> Parameters:
+    """What the options say, without those that are not given.
+
+    Raises:
+        InputError: they make no sense together.
+    """
+    from kvmenc.plan import Parameters, Xbzrle  # noqa: PLC0415 - numpy is slow to import
+
+    known: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    known.pop("qemu", None)
+    percent, cache_bytes = known.pop("encoded_percent", None), known.pop("cache_bytes", None)
+    if percent is None and cache_bytes is not None:
+        raise click.UsageError("--xbzrle-cache goes with --xbzrle")
+    if percent is not None:
+        known["xbzrle"] = Xbzrle(percent / 100, *([cache_bytes] if cache_bytes else []))
+    return Parameters(**known)
+
+
+def profile_of(given: dict[str, object], capture: Capture) -> Profile:
+    """The rules asked for, or those of the QEMU that was captured.
+
+    Raises:
+        InputError: there are none of that name.
+    """
+    from kvmenc.plan import profile_for, profile_named  # noqa: PLC0415 - numpy is slow to import
+
+    if given.get("qemu"):
+        return profile_named(str(given["qemu"]))
+    return profile_for(capture.provenance.qemu if capture.provenance else None)

@@ -1,0 +1,104 @@
+"""What QEMU's other capabilities change in a plan."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from kvmenc.errors import InputError
+from kvmenc.plan import PROFILES, Parameters, Xbzrle, make_plan, profile_for, profile_named
+from tests.plan.guests import GIB_PAGES, guest
+from tests.plan.test_precopy import AMD_STORY, IDLE
+
+#: A hot set of 9,000 pages, and 1,000 others a second.
+HOT = guest(GIB_PAGES, 0, [(10, 0, 9_000), (1000, 0, 10_000)], zero=100_000)
+
+
+def test_postcopy_begins_after_the_first_pass_and_pauses_for_no_page() -> None:
+    plan = make_plan(HOT, Parameters(downtime_limit_ms=50, postcopy=True))
+    assert plan.verdict == "converges"
+    assert plan.downtime_ms is not None
+    assert plan.downtime_ms < 20
+    ram = plan.query_migrate.ram
+    assert ram.dirty_sync_count == 3
+    assert ram.postcopy_bytes == pytest.approx(ram.transferred - ram.precopy_bytes)
+    assert ram.postcopy_bytes >= 9_000 * 4104
+
+
+def test_xbzrle_sends_the_hot_set_as_differences() -> None:
+    """From its second time after the first pass on."""
+    limits = Parameters(downtime_limit_ms=200, time_limit_ms=60e3)
+    whole = make_plan(HOT, limits).query_migrate
+    short = make_plan(HOT, msgspec_replace(limits, xbzrle=Xbzrle(0.1))).query_migrate
+    cache = short.xbzrle_cache
+    assert cache is not msgspec.UNSET
+    assert cache.pages > 9_000
+    assert cache.bytes == pytest.approx(cache.pages * (409.6 + 3), rel=0.01)
+    assert short.ram.normal < whole.ram.normal
+    assert whole.xbzrle_cache is msgspec.UNSET
+
+
+def msgspec_replace(parameters: Parameters, **changed: object) -> Parameters:
+    return Parameters(
+        **{name: getattr(parameters, name) for name in parameters.__slots__} | changed
+    )
+
+
+def test_private_pages_get_nothing_of_xbzrle_and_multifd() -> None:
+    plain, both = (
+        make_plan(AMD_STORY, Parameters(1e9, downtime_limit_ms=1000, **extra))
+        for extra in ({}, {"multifd_channels": 4})
+    )
+    assert both.totals.bytes.encrypted == plain.totals.bytes.encrypted
+    assert both.query_migrate.ram.multifd_bytes == both.totals.bytes.normal
+
+
+def test_multifd_counts_its_own_bytes() -> None:
+    ram = make_plan(HOT, Parameters(multifd_channels=2)).query_migrate.ram
+    assert ram.multifd_bytes == pytest.approx(ram.normal * 4106.5, rel=1e-4)
+    assert ram.precopy_bytes + ram.downtime_bytes < ram.transferred
+
+
+def test_a_batch_of_the_firmware_is_sent_whole() -> None:
+    """4094 pages take 4.1 s at 1000 pages/s: no decision is made within it."""
+    one, batch = (
+        make_plan(AMD_STORY, Parameters(1e9, time_limit_ms=300e3, private_batch_pages=n))
+        for n in (1, 4094)
+    )
+    assert batch.query_migrate.ram.dirty_sync_count < one.query_migrate.ram.dirty_sync_count
+
+
+@pytest.mark.parametrize(
+    ("release", "version"),
+    [
+        ("7.2.22", "7.2"),
+        ("6.0.0", "7.2"),
+        ("8.1.0", "7.2"),
+        ("9.2.0", "8.2"),
+        ("10.0.13", "10.0"),
+        ("10.1.0", "10.0"),
+        ("12.1", "11"),
+        (None, "10.0"),
+        ("something else", "10.0"),
+    ],
+)
+def test_a_qemu_gets_the_rules_of_the_newest_version_before_it(
+    release: str | None, version: str
+) -> None:
+    assert profile_for(release).version == version
+
+
+def test_an_unknown_profile_is_refused_and_the_known_ones_are_named() -> None:
+    with pytest.raises(InputError, match=r"no rules of QEMU '9\.9': there are 7\.2, 8\.2, 10\.0"):
+        profile_named("9.9")
+
+
+@pytest.mark.parametrize("version", PROFILES)
+def test_each_versions_answer_has_the_fields_it_prints(version: str) -> None:
+    """`skipped` was removed in 9.1; what is unproven is said."""
+    plan = make_plan(guest(GIB_PAGES, 0, IDLE), Parameters(), PROFILES[version])
+    printed = msgspec.to_builtins(plan.query_migrate)
+    assert ("skipped" in printed["ram"]) == (version in {"7.2", "8.2"})
+    assert {"status", "total-time", "setup-time", "downtime", "ram"} == set(printed)
+    said = " ".join(plan.assumptions)
+    assert ("UNPROVEN" in said) == (not plan.proven)
