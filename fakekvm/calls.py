@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fakekvm.decode import Layout
     from fakekvm.host import Host
     from fakekvm.processmemory import ProcessMemory
+    from fakekvm.sevfirmware import Firmware
 
 __all__ = ["Call", "File", "Services"]
 
@@ -38,6 +39,7 @@ class Services(Protocol):
     """What files need of the kernel that they belong to."""
 
     host: Host
+    firmware: Firmware
     unknown: Counter[tuple[str, int]]
 
     def install(self, file: File, fd: int) -> int:
@@ -48,7 +50,7 @@ class Services(Protocol):
 
 
 class File:
-    """An open file of KVM: /dev/kvm, a VM, a vCPU, a guest_memfd."""
+    """An open file of KVM: /dev/kvm, a VM, a vCPU, a guest_memfd; or /dev/sev."""
 
     kind: ClassVar[str]
     unknown_errno: ClassVar[int] = errno.ENOTTY

@@ -40,8 +40,15 @@ def get_supported_cpuid(host: Host, memory: ProcessMemory, arg: int) -> int:
 
 
 def _leaves(host: Host) -> list[tuple[int, ...]]:
-    vendor = struct.unpack("<3I", b"AuthcAMDenti" if host.sev else b"GenuntelineI")
+    vendor = struct.unpack("<3I", _vendor(host))
     leaves: list[tuple[int, ...]] = [(0, 0, 0, 1, *vendor), (0x80000000, 0, 0, _SEV_LEAF, *vendor)]
     if host.sev:
         leaves.append((_SEV_LEAF, 0, 0, _SEV | _SEV_ES, _C_BIT, _ASIDS, _FIRST_SEV_ASID))
     return leaves
+
+
+def _vendor(host: Host) -> bytes:
+    """In the order of ebx, ecx, edx."""
+    if host.csv:
+        return b"HygouinenGen"
+    return b"AuthcAMDenti" if host.sev else b"GenuntelineI"

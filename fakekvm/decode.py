@@ -1,4 +1,4 @@
-"""Every request number and struct of the interface, decoded here and nowhere else.
+"""Every request number and struct of the interface, decoded here (SEV's in ``sevdecode``) only.
 
 The numbers are spelled out as they cross into the kernel, and the structs are ``struct`` formats
 with explicit padding: a caller whose layout is wrong meets a second opinion, not its own.
@@ -35,7 +35,6 @@ KVM_SET_TSS_ADDR = 0xAE47
 KVM_SET_IDENTITY_MAP_ADDR = 0x4008AE48
 KVM_SET_USER_MEMORY_REGION2 = 0x40A0AE49
 KVM_ENABLE_CAP = 0x4068AEA3
-KVM_MEMORY_ENCRYPT_OP = 0xC008AEBA
 KVM_CLEAR_DIRTY_LOG = 0xC018AEC0
 KVM_RESET_DIRTY_RINGS = 0xAEC7
 KVM_SET_MEMORY_ATTRIBUTES = 0x4020AED2
@@ -177,6 +176,14 @@ class Layout(Generic[T]):
             OSError: EFAULT.
         """
         return self._make(*memory.unpack(address, self._struct))
+
+    def write(self, memory: ProcessMemory, address: int, value: tuple[int, ...]) -> None:
+        """Store the struct at ``address``, its padding as zeros.
+
+        Raises:
+            OSError: EFAULT.
+        """
+        memory.write(address, self._struct.pack(*value))
 
 
 MEMORY_REGION = Layout("<IIQQQ", MemoryRegion)

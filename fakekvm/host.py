@@ -15,7 +15,7 @@ from fakekvm.revisions import REVISIONS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["MAINLINE_CAPABILITIES", "Host", "host_named", "host_names"]
+__all__ = ["MAINLINE_CAPABILITIES", "FirmwareSpeed", "Host", "host_named", "host_names"]
 
 CAP_NR_MEMSLOTS = 10
 CAP_MAX_VCPUS = 66
@@ -75,13 +75,32 @@ MAINLINE_CAPABILITIES: Mapping[int, int] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FirmwareSpeed:
+    """Pages that the SEV firmware takes a second; 0: as quick as the fake is.
+
+    Attributes:
+        send: by SEND_UPDATE_DATA.
+        receive: by RECEIVE_UPDATE_DATA.
+        batch: in one command for many pages, either way.
+    """
+
+    send: float = 0.0
+    receive: float = 0.0
+    batch: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
     """One kind of machine. The default is a mainline host without SEV.
 
     Attributes:
         capabilities: value by KVM_CAP_ number; what is not in it is 0.
         open_errno: what opening /dev/kvm fails with; 0 opens it.
-        sev: KVM_MEMORY_ENCRYPT_OP is there, and VMs count as SEV guests.
+        sev: KVM_MEMORY_ENCRYPT_OP and /dev/sev are there, and to the encryption bitmap all VMs are
+            SEV guests.
+        csv: it is Hygon's: KVM_CSV_COMMAND_BATCH is there too.
+        chip: its name; the firmware's keys and certificates follow from it.
+        firmware: how quick the SEV firmware is.
         enc_revision: which out-of-tree encryption state ioctl it has (see ``revisions``).
         max_gpa_bits: guest physical addresses end here (52 with shadow paging, else the CPU's).
         ring_reserved_entries: ring entries that KVM keeps for itself: 64, and 512 more on CPUs with
@@ -94,6 +113,9 @@ class Host:
     capabilities: Mapping[int, int] = field(default_factory=lambda: MAINLINE_CAPABILITIES)
     open_errno: int = 0
     sev: bool = False
+    csv: bool = False
+    chip: str = "chip 0"
+    firmware: FirmwareSpeed = field(default_factory=FirmwareSpeed)
     enc_revision: str | None = None
     max_gpa_bits: int = 52
     ring_reserved_entries: int = 64
@@ -147,6 +169,7 @@ _HOSTS = {
     "snp": replace(
         _with_vm_types(VM_DEFAULT, VM_SW_PROTECTED, VM_SEV, VM_SEV_ES, VM_SNP), sev=True
     ),
+    "csv": replace(_with_vm_types(VM_DEFAULT, VM_SEV, VM_SEV_ES), sev=True, csv=True),
     **{f"sev-{revision}": _out_of_tree(revision) for revision in REVISIONS},
 }
 

@@ -11,6 +11,8 @@ from fakekvm.decode import U32, U64
 from fakekvm.errors import oserror
 from fakekvm.host import Host
 from fakekvm.processmemory import ProcessMemory
+from fakekvm.sevdevice import SevDevice
+from fakekvm.sevfirmware import Firmware
 from fakekvm.system import System
 from fakekvm.vm import Vm
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Kernel"]
 
-_DEVICE = "/dev/kvm"
+_DEVICE, _SEV_DEVICE = "/dev/kvm", "/dev/sev"
 
 
 class Kernel:
@@ -32,11 +34,13 @@ class Kernel:
 
     Attributes:
         host: what kind of machine this is.
+        firmware: its SEV firmware, not reachable on hosts without SEV.
         unknown: how often each (kind of file, request number) was asked for that it does not have.
     """
 
     def __init__(self, host: Host | None = None) -> None:
         self.host = host or Host()
+        self.firmware = Firmware(self.host)
         self.unknown: Counter[tuple[str, int]] = Counter()
         self._files: dict[int, File] = {}
         self._memory = ProcessMemory(os.getpid())
@@ -49,17 +53,19 @@ class Kernel:
             self.close(fd)
 
     def open(self, path: str, flags: int = os.O_RDWR) -> int:
-        """Open /dev/kvm; returns a file descriptor.
+        """Open /dev/kvm or /dev/sev; returns a file descriptor.
 
         Raises:
             OSError: what the host fails with; ENOENT for any other path.
         """
-        if path != _DEVICE:
+        if path not in (_DEVICE, _SEV_DEVICE) or (path == _SEV_DEVICE and not self.host.sev):
             raise oserror(errno.ENOENT)
         if self.host.open_errno:
             raise oserror(self.host.open_errno)
         close_on_exec = os.EFD_CLOEXEC if flags & os.O_CLOEXEC else 0
-        return self.install(System(self), os.eventfd(0, close_on_exec))
+        writable = flags & os.O_ACCMODE != os.O_RDONLY
+        file = System(self) if path == _DEVICE else SevDevice(self, writable=writable)
+        return self.install(file, os.eventfd(0, close_on_exec))
 
     def ioctl(self, fd: int, request: int, arg: int) -> int:
         """Carry out a request on a descriptor; ``arg`` is a number or an address in this process.
@@ -103,6 +109,22 @@ class Kernel:
         if vcpu_id not in vm.vcpus:
             raise oserror(errno.ENOENT)
         vm.vcpus[vcpu_id].load(script)
+
+    def guest_view(self, vm_fd: int, address: int, size: int) -> bytes:
+        """The caller's memory as an SEV guest reads it, where it takes it for private.
+
+        Args:
+            vm_fd: the guest's VM.
+            address: in this process.
+            size: bytes.
+
+        Raises:
+            OSError: EBADF, no VM has this descriptor; EFAULT.
+        """
+        vm = self._files.get(vm_fd)
+        if not isinstance(vm, Vm):
+            raise oserror(errno.EBADF)
+        return vm.sev.guest_view(address, size)
 
     def install(self, file: File, fd: int) -> int:
         """Make ``fd`` a descriptor of ``file``; returns it."""

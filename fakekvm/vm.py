@@ -14,6 +14,7 @@ from fakekvm.errors import oserror
 from fakekvm.fairlock import FairLock
 from fakekvm.guestmemfd import GuestMemfd
 from fakekvm.memslots import MemSlots, SlotRules
+from fakekvm.sevvm import SevVm
 from fakekvm.vcpu import Vcpu
 from fakekvm.vmcalls import VM_CALLS
 
@@ -30,6 +31,7 @@ class Vm(File):
         lock: held while slots or dirty state are read or changed, by ioctls and running vCPUs.
         vcpus: by id. They stay when their descriptors are closed.
         enc: the out-of-tree encryption state, where the host has it.
+        sev: what is kept of it as an SEV guest.
         ring_bytes: size of each vCPU's dirty ring; 0: dirty bitmaps are used.
         manual_protect: KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE and KVM_DIRTY_LOG_INITIALLY_SET.
         hypercall_exits: bit n: hypercall n becomes an exit.
@@ -47,6 +49,7 @@ class Vm(File):
         self.manual_protect = 0
         self.hypercall_exits = 0
         self._type = vm_type
+        self.sev = SevVm(services, memory, vm_type)
         self._open_files = 1  # this one and the vCPUs'
         self.slots = MemSlots(self._slot_rules(), owner=self)
         machine = services.host
@@ -104,6 +107,7 @@ class Vm(File):
             self._open_files -= 1
             if not self._open_files:
                 self.vcpus.clear()
+                self.sev.destroy()
 
     def new_log(self, npages: int) -> DirtyLog | None:
         """A dirty bitmap for a slot whose logging begins; None if the VM has dirty rings."""

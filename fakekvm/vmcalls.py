@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fakekvm import decode, enablecap, host
+from fakekvm import decode, enablecap, host, sevcalls, sevdecode
 from fakekvm.calls import Call
 from fakekvm.errors import oserror
 from fakekvm.guestmemfd import GuestMemfd
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["VM_CALLS"]
 
 _MAX_TSS_ADDR = (1 << 32) - 3 * decode.PAGE_BYTES
-_SEV_CMD_BYTES = 24
 _REGION_V1_FLAGS = decode.KVM_MEM_LOG_DIRTY_PAGES | decode.KVM_MEM_READONLY
 
 
@@ -142,16 +141,6 @@ def _set_identity_map_addr(vm: Vm, arg: int) -> int:
     return 0
 
 
-def _memory_encrypt_op(vm: Vm, arg: int) -> int:
-    """Source: arch/x86/kvm/svm/sev.c, sev_mem_enc_ioctl. No command is known here."""
-    if not vm.services.host.sev:
-        raise oserror(errno.ENOTTY)
-    if arg:
-        vm.memory.read(arg, _SEV_CMD_BYTES)
-        raise oserror(errno.EINVAL)
-    return 0
-
-
 VM_CALLS: Mapping[int, Call] = {
     decode.KVM_CHECK_EXTENSION: Call(_check_extension),
     decode.KVM_CREATE_VCPU: Call(_create_vcpu),
@@ -163,7 +152,9 @@ VM_CALLS: Mapping[int, Call] = {
         _set_region2, decode.MEMORY_REGION2, needs=host.CAP_USER_MEMORY2
     ),
     decode.KVM_ENABLE_CAP: Call(enablecap.enable, decode.ENABLE_CAP),
-    decode.KVM_MEMORY_ENCRYPT_OP: Call(_memory_encrypt_op),
+    sevdecode.KVM_MEMORY_ENCRYPT_OP: Call(sevcalls.memory_encrypt_op),
+    sevdecode.KVM_MEMORY_ENCRYPT_REG_REGION: Call(sevcalls.register_region, sevdecode.REGION),
+    sevdecode.KVM_MEMORY_ENCRYPT_UNREG_REGION: Call(sevcalls.unregister_region, sevdecode.REGION),
     decode.KVM_CLEAR_DIRTY_LOG: Call(
         _clear_dirty_log, decode.CLEAR_DIRTY_LOG, needs=host.CAP_MANUAL_DIRTY_LOG_PROTECT2
     ),

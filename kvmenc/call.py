@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 __all__ = ["HINTS", "call", "hint_for", "named_error"]
 
 _LOG_ABSENT = "no such memslot, or it was made without dirty logging (KVM_MEM_LOG_DIRTY_PAGES)"
+_NOT_PINNED = (
+    "the memory is not mapped, or more of it than RLIMIT_MEMLOCK allows: run as root, or raise"
+    " `ulimit -l`"
+)
 _RING_IN_USE = "the VM tracks dirty pages in a ring: read the vCPUs' rings instead"
 
 HINTS: Mapping[tuple[str, int], str] = MappingProxyType(
@@ -63,6 +67,15 @@ HINTS: Mapping[tuple[str, int], str] = MappingProxyType(
         ("KVM_GET_PAGE_ENC_BITMAP", errno.EINVAL): (
             "from v7 on: the guest has not said yet that it is ready to be migrated"
         ),
+        # Linux v6.12, arch/x86/kvm/svm/sev.c and drivers/crypto/ccp/sev-dev.c.
+        ("KVM_MEMORY_ENCRYPT_OP", errno.EBADF): "the guest's sev_fd is not an open /dev/sev",
+        ("KVM_MEMORY_ENCRYPT_OP", errno.EINVAL): (
+            "no such command here, or its argument is wrong: a length is 0 or above 16 KiB, the"
+            " memory crosses a page, or the VM is an SEV guest already"
+        ),
+        ("KVM_MEMORY_ENCRYPT_OP", errno.ENOMEM): _NOT_PINNED,
+        ("KVM_MEMORY_ENCRYPT_OP", errno.EPERM): "the VM is an SNP guest: it has other commands",
+        ("KVM_MEMORY_ENCRYPT_REG_REGION", errno.ENOMEM): _NOT_PINNED,
         ("KVM_RESET_DIRTY_RINGS", errno.EINVAL): "the VM has no dirty ring",
     }
 )

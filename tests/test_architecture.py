@@ -23,6 +23,7 @@ ORDER = (
     "kvm",
     "dirtysource",
     "encstate",
+    "firmware",
     "guest",
     "capture",
     "qemu",

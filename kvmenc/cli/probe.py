@@ -1,7 +1,8 @@
-"""``kvmenc probe``: what this host's KVM can do."""
+"""``kvmenc probe``: what this host's KVM can do, and how quick its firmware is."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -10,6 +11,9 @@ from kvmenc.cli.backend import backend_option
 from kvmenc.cli.common import console, emit_json, json_option, progress
 
 if TYPE_CHECKING:
+    from kvmenc.backend import Backend
+    from kvmenc.firmware import Certificates
+    from kvmenc.probe.firmware import FirmwareMeasure
     from kvmenc.scratchrun import BackendName
 
 __all__ = ["command"]
@@ -19,29 +23,124 @@ Examples:
   kvmenc probe
   kvmenc probe --self-test
   kvmenc probe --json | jq '.verdicts[] | select(.answer == "no")'
+  kvmenc probe --measure-firmware --pdh pdh.cert --plat-cert cert_chain.cert \\
+      --amd-cert ask_ark.cert
 """
+
+_CERTIFICATE = click.Path(path_type=Path)
 
 
 @click.command(epilog=_EXAMPLES)
 @backend_option
 @click.option("--self-test", is_flag=True, help="Run scratch guests and check their dirty logs.")
+@click.option(
+    "--measure-firmware",
+    "firmware",
+    is_flag=True,
+    help="Instead: send one scratch SEV guest to another here, and say how quick that is.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.1, 3600),
+    show_default="10",
+    help="How long to measure the firmware.",
+)
+@click.option("--pdh", type=_CERTIFICATE, metavar="FILE", help="This host's PDH certificate.")
+@click.option(
+    "--plat-cert", "plat", type=_CERTIFICATE, metavar="FILE", help="Its PEK, OCA and CEK."
+)
+@click.option("--amd-cert", "amd", type=_CERTIFICATE, metavar="FILE", help="AMD's ASK and ARK.")
 @json_option
 @click.pass_context
 def command(
-    ctx: click.Context, *, backend: BackendName | None, self_test: bool, as_json: bool
+    ctx: click.Context,
+    *,
+    backend: BackendName | None,
+    self_test: bool,
+    firmware: bool,
+    seconds: float | None,
+    pdh: Path | None,
+    plat: Path | None,
+    amd: Path | None,
+    as_json: bool,
 ) -> None:
     """List what this host's KVM says of itself, and what follows for dirty and private pages.
 
     Nothing on the host is changed: ioctls are tried on a scratch VM, with NULL arguments. Exit
     status 1 if a check of the self-test fails, 3 if there is no KVM.
+
+    With --measure-firmware two scratch SEV guests are made for some seconds, and other guests that
+    use the firmware meanwhile are slowed. The certificates are those of this host, as AMD's
+    `sevtool --pdh_cert_export` and `--get_ask_ark` write them. Exit status 1 if a page arrived
+    changed, 3 if there is no SEV, 4 if the certificates are not good.
     """
+    files = (pdh, plat, amd)
+    if not firmware and (seconds is not None or any(files)):
+        raise click.UsageError("--seconds and certificates go with --measure-firmware")
+    if firmware and self_test:
+        raise click.UsageError("--self-test goes without --measure-firmware")
+    if firmware:
+        _firmware(ctx, backend or "local", files, seconds or 10.0, as_json)
+    else:
+        _probe(ctx, backend or "local", self_test, as_json)
+
+
+def _probe(ctx: click.Context, backend: BackendName, self_test: bool, as_json: bool) -> None:
     from kvmenc.probe.result import open_backend, probe  # noqa: PLC0415 - slow to import
     from kvmenc.report.probe import print_probe  # noqa: PLC0415
 
     with progress("probing", 1) as update:
-        result = probe(open_backend(backend or "local"), self_test=self_test, update=update)
+        result = probe(open_backend(backend), self_test=self_test, update=update)
     if as_json:
         emit_json(result)
     else:
         print_probe(result, console())
     ctx.exit(0 if result.passed else 1)
+
+
+def _firmware(
+    ctx: click.Context,
+    backend: BackendName,
+    files: tuple[Path | None, Path | None, Path | None],
+    seconds: float,
+    as_json: bool,
+) -> None:
+    from kvmenc.probe.firmware import open_sev_backend, require_sev  # noqa: PLC0415 - slow to import
+    from kvmenc.report.firmware import print_firmware  # noqa: PLC0415
+
+    carrier = open_sev_backend(backend)
+    require_sev(carrier)
+    result = _measured(carrier, _certificates(carrier, files), seconds)
+    if as_json:
+        emit_json(result)
+    else:
+        print_firmware(result, console())
+    ctx.exit(0 if result.passed else 1)
+
+
+def _certificates(
+    carrier: Backend, files: tuple[Path | None, Path | None, Path | None]
+) -> Certificates:
+    """The user's; those of a fake platform are at hand."""
+    from kvmenc.firmware import load_certificates  # noqa: PLC0415
+    from kvmenc.probe.firmware import fake_certificates  # noqa: PLC0415
+
+    pdh, plat, amd = files
+    if pdh and plat and amd:
+        return load_certificates(pdh, plat, amd)
+    own = None if any(files) else fake_certificates(carrier)
+    if own is None:
+        missing = [
+            option
+            for option, file in zip(("--pdh", "--plat-cert", "--amd-cert"), files, strict=True)
+            if file is None
+        ]
+        raise click.UsageError(f"--measure-firmware needs {', '.join(missing)} too")
+    return own
+
+
+def _measured(carrier: Backend, certificates: Certificates, seconds: float) -> FirmwareMeasure:
+    from kvmenc.probe.firmware import measure_firmware  # noqa: PLC0415
+
+    with progress("measuring the firmware", seconds) as update:
+        return measure_firmware(carrier, certificates, seconds=seconds, update=update)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from kvmenc import uapi
 from kvmenc.errors import IoctlError, KvmencError, NotSupported, errno_name
+from kvmenc.probe.cpu import supported_leaf
 from kvmenc.probe.evidence import Evidence
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ __all__ = ["cpu_flags", "encrypt_op", "files", "platform_status", "sev_leaf"]
 
 _SEV_LEAF = 0x8000001F
 _LEAF_BITS = {0: "SME", 1: "SEV", 3: "SEV-ES", 4: "SEV-SNP"}
-_MAX_LEAVES = 256
 _STATES = {0: "uninitialised", 1: "initialised", 2: "working"}
 
 
@@ -79,7 +79,7 @@ def sev_leaf(system: KvmSystem) -> Evidence:
     """CPUID 0x8000001f, as KVM offers it to guests."""
     source = f"KVM_GET_SUPPORTED_CPUID, leaf {_SEV_LEAF:#x}"
     try:
-        leaf = _supported_leaf(system, _SEV_LEAF)
+        leaf = supported_leaf(system, _SEV_LEAF)
     except KvmencError as error:
         return Evidence("CPUID", "unreadable", source, str(error))
     if leaf is None:
@@ -90,20 +90,6 @@ def sev_leaf(system: KvmSystem) -> Evidence:
     features = ", ".join(name for bit, name in _LEAF_BITS.items() if eax >> bit & 1) or "none"
     says = f"{features}; C-bit {ebx & 63}; {ecx} ASIDs, SEV from {edx}; firmware may allow less"
     return Evidence("CPUID", f"eax={eax:#x}", source, says)
-
-
-def _supported_leaf(system: KvmSystem, function: int) -> tuple[int, int, int, int] | None:
-    entry_bytes = ctypes.sizeof(uapi.kvm_cpuid_entry2)
-    head_bytes = ctypes.sizeof(uapi.kvm_cpuid2)
-    buffer = ctypes.create_string_buffer(head_bytes + entry_bytes * _MAX_LEAVES)
-    head = uapi.kvm_cpuid2.from_buffer(buffer)
-    head.nent = _MAX_LEAVES
-    system.ioctl(uapi.KVM_GET_SUPPORTED_CPUID, ctypes.addressof(buffer))  # buffer: alive here
-    entries = (uapi.kvm_cpuid_entry2 * min(head.nent, _MAX_LEAVES)).from_buffer(buffer, head_bytes)
-    for entry in entries:
-        if entry.function == function:
-            return entry.eax, entry.ebx, entry.ecx, entry.edx
-    return None
 
 
 def platform_status(backend: Backend, path: str = "/dev/sev") -> Evidence:

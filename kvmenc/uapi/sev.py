@@ -40,6 +40,9 @@ KVM_SEV_SNP_LAUNCH_FINISH = 102
 KVM_SEV_SNP_ENABLE_REQ_CERTS = 103  # seen in v7.2
 
 # kvm_sev_guest_status.state --------------------------------------------------------------------
+# As the kernel's documentation has them. The firmware's own numbers, which come back, are 4 for
+# sending, 5 for receiving, and 6 for sent (AMD's publication 55766; FreeBSD, sys/dev/psp; QEMU,
+# qapi/misc-i386.json, SevState).
 
 SEV_STATE_INVALID = 0
 SEV_STATE_LAUNCHING = 1
@@ -79,6 +82,44 @@ class kvm_sev_guest_status(Struct):
     handle: u32
     policy: u32
     state: u32
+
+
+class kvm_sev_launch_start(Struct):
+    """KVM_SEV_LAUNCH_START; ``dh_uaddr`` 0: no owner's session."""
+
+    handle: u32
+    policy: u32
+    dh_uaddr: u64
+    dh_len: u32
+    pad0: u32
+    session_uaddr: u64
+    session_len: u32
+    pad1: u32
+
+
+class kvm_sev_launch_update_data(Struct):
+    """KVM_SEV_LAUNCH_UPDATE_DATA: encrypts the caller's memory where it is."""
+
+    uaddr: u64
+    len: u32
+    pad0: u32
+
+
+class kvm_sev_launch_measure(Struct):
+    """KVM_SEV_LAUNCH_MEASURE; ``len`` 0 asks for the length."""
+
+    uaddr: u64
+    len: u32
+    pad0: u32
+
+
+class kvm_sev_dbg(Struct):
+    """KVM_SEV_DBG_DECRYPT and _ENCRYPT, of guests whose policy allows it."""
+
+    src_uaddr: u64
+    dst_uaddr: u64
+    len: u32
+    pad0: u32
 
 
 # Outgoing --------------------------------------------------------------------------------------

@@ -94,9 +94,12 @@ UNPROVOKED = {
     ("KVM_GET_PAGE_ENC_BITMAP", errno.ENOMEM),
 }
 
+# Of SEV guests: provoked in test_sev.
+SEV_ROWS = {row for row in HINTS if row[0].startswith("KVM_MEMORY_ENCRYPT_")}
+
 
 def test_every_hint_is_provoked_or_listed_with_a_reason() -> None:
-    assert set(PROVOKE) | UNPROVOKED == set(HINTS)
+    assert set(PROVOKE) | UNPROVOKED | SEV_ROWS == set(HINTS)
 
 
 @pytest.mark.parametrize("row", PROVOKE, ids=lambda row: f"{row[0]}-{errno.errorcode[row[1]]}")

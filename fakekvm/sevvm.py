@@ -1,0 +1,171 @@
+"""What KVM keeps of a VM that is an SEV guest, and its view of the caller's memory.
+
+Source: Linux v6.12, arch/x86/kvm/svm/sev.c, struct kvm_sev_info, sev_pin_memory,
+__sev_guest_init; drivers/crypto/ccp/sev-dev.c, psp_copy_user_blob.
+"""
+
+from __future__ import annotations
+
+import errno
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from fakekvm import host
+from fakekvm import sevdecode as abi
+from fakekvm.decode import PAGE_BYTES, U64
+from fakekvm.errors import oserror
+from fakekvm.fairlock import FairLock
+from fakekvm.sevdevice import SevDevice
+from fakekvm.sevfirmware import Firmware, FirmwareError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fakekvm.calls import Services
+    from fakekvm.processmemory import ProcessMemory
+
+__all__ = ["SevVm"]
+
+_KMALLOC_MAX_BYTES = 1 << 22
+_MAX_GHCB_VERSION = 2
+
+
+class SevVm:
+    """A VM's struct kvm_sev_info.
+
+    Args:
+        services: the kernel.
+        memory: the process that the VM belongs to.
+        vm_type: as given to KVM_CREATE_VM.
+
+    Attributes:
+        lock: kvm->lock: one command of a VM at a time. Not what the dirty log is read under.
+        active: it is an SEV guest: an INIT command was carried out.
+        is_es: with encrypted registers.
+        handle: the firmware's; 0 before LAUNCH_START or RECEIVE_START.
+        fd: the /dev/sev given with that; 0 at first, which is none.
+    """
+
+    def __init__(self, services: Services, memory: ProcessMemory, vm_type: int) -> None:
+        self._services = services
+        self.memory = memory
+        self.vm_type = vm_type
+        self.lock = FairLock()
+        self.active = False
+        self.is_es = False
+        self.handle = 0
+        self.fd = 0
+        self._regions: list[abi.Region] = []
+
+    def init(self, vm_type: int, wanted: abi.Init) -> None:
+        """Become an SEV guest of this type.
+
+        Raises:
+            OSError: EINVAL.
+        """
+        is_es = vm_type != host.VM_SEV
+        ghcb_max = _MAX_GHCB_VERSION if is_es else 0
+        if wanted.flags or wanted.vmsa_features or wanted.ghcb_version > ghcb_max or self.active:
+            raise oserror(errno.EINVAL)
+        self.active, self.is_es = True, is_es
+
+    def need_active(self, number: int = errno.ENOTTY) -> None:
+        """Refuse a VM that is no SEV guest."""
+        if not self.active:
+            raise oserror(number)
+
+    @property
+    def is_snp(self) -> bool:
+        """It takes SNP's commands only."""
+        return self.active and self.vm_type == host.VM_SNP
+
+    def firmware(self, fd: int | None = None) -> Firmware:
+        """The firmware, reached through a descriptor of /dev/sev: the VM's own by default.
+
+        Raises:
+            OSError: EBADF.
+        """
+        if not isinstance(self._services.file_of(self.fd if fd is None else fd), SevDevice):
+            raise oserror(errno.EBADF)
+        return self._services.firmware
+
+    def bind(self, handle: int, fd: int) -> None:
+        """Make the firmware's guest ``handle`` this VM's."""
+        try:
+            self._services.firmware.activate(handle, id(self))
+        except FirmwareError:
+            self._services.firmware.decommission(handle)
+            raise
+        self.handle, self.fd = handle, fd
+
+    def destroy(self) -> None:
+        """The VM is gone, and its keys with it."""
+        if self.handle:
+            self._services.firmware.decommission(self.handle)
+
+    def guest_view(self, address: int, size: int) -> bytes:
+        """Memory as the guest reads it with the C-bit set."""
+        return self._services.firmware.guest_view(self.handle, self.memory, address, size)
+
+    # -- the caller's memory ----------------------------------------------------------------
+
+    def pin(self, address: int, size: int) -> None:
+        """sev_pin_memory: all pages must be there.
+
+        Raises:
+            OSError: EINVAL; ENOMEM, even for a bad address.
+        """
+        if not size or address + size > U64:
+            raise oserror(errno.EINVAL)
+        first = address - address % PAGE_BYTES
+        try:
+            for page in range(first, address + size, PAGE_BYTES):
+                self.memory.read(page, 1)
+        except OSError as error:
+            raise oserror(errno.ENOMEM) from error
+
+    def blob(self, address: int, size: int) -> bytes:
+        """psp_copy_user_blob.
+
+        Raises:
+            OSError: EINVAL: none, or of more than 16 KiB; EFAULT.
+        """
+        if not address or not 0 < size <= abi.BLOB_MAX_BYTES:
+            raise oserror(errno.EINVAL)
+        return self.memory.read(address, size)
+
+    def register(self, region: abi.Region) -> None:
+        """KVM_MEMORY_ENCRYPT_REG_REGION."""
+        with self.lock:
+            self.need_active()
+            self.pin(region.addr, region.size)
+            self._regions.append(region)
+
+    def unregister(self, region: abi.Region) -> None:
+        """KVM_MEMORY_ENCRYPT_UNREG_REGION."""
+        with self.lock:
+            self.need_active()
+            if region not in self._regions:
+                raise oserror(errno.EINVAL)
+            self._regions.remove(region)
+
+
+def check_kmalloc(*sizes: int) -> None:
+    """Buffers of a size that the caller chose.
+
+    Raises:
+        OSError: ENOMEM.
+    """
+    if max(sizes) > _KMALLOC_MAX_BYTES:
+        raise oserror(errno.ENOMEM)
+
+
+@contextmanager
+def telling(command: abi.Command) -> Iterator[None]:
+    """What the firmware answers goes into ``command.error``; a refusal is EIO."""
+    try:
+        yield
+    except FirmwareError as refusal:
+        command.error = refusal.code
+        raise oserror(errno.EIO) from refusal
+    command.error = abi.SUCCESS
