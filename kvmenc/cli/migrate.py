@@ -22,7 +22,7 @@ from kvmenc.errors import CheckFailed
 
 if TYPE_CHECKING:
     from kvmenc.capture import Capture
-    from kvmenc.migrate import Band, MigrateReport, QemuParameters
+    from kvmenc.migrate import Band, MigrateReport, Migration, QemuParameters
     from kvmenc.plan import Plan
     from kvmenc.qemu.monitor import Monitor
 
@@ -92,8 +92,9 @@ def command(
     """
     if not apply_plan and (max_bandwidth or downtime_limit):
         raise click.UsageError("--max-bandwidth and --downtime-limit go with --apply-plan")
-    from kvmenc.migrate import Chosen, QemuParameters  # noqa: PLC0415 - numpy is slow to import
-    from kvmenc.plan import make_plan  # noqa: PLC0415
+    from kvmenc.migrate import Chosen, Migration, QemuParameters  # noqa: PLC0415 - numpy is slow to import
+    from kvmenc.plan import make_plan, profile_for  # noqa: PLC0415
+    from kvmenc.qemu.facts import read_facts  # noqa: PLC0415
     from kvmenc.report.migrate import print_migration  # noqa: PLC0415 - rich is slow to import
 
     chosen = Chosen(
@@ -104,11 +105,13 @@ def command(
     )
     with open_monitor(qmp, domain) as monitor:
         parameters = chosen.over(QemuParameters.read(monitor))
-        plan = make_plan(_capture(monitor, file, seconds), parameters)
+        facts = read_facts(monitor)
+        profile = profile_for(facts.release)
+        plan = make_plan(_capture(monitor, file, seconds), parameters, profile)
         if plan.verdict != "converges" and not anyway:
             raise CheckFailed(f"not begun (--anyway to do it): {plan.reason}")
         applied = QemuParameters.of(parameters) if apply_plan else None
-        report = _migrate(monitor, uri, plan, applied, cancel_over)
+        report = _migrate(monitor, Migration(monitor, facts, uri), plan, applied, cancel_over)
     if as_json:
         emit_json(report)
     else:
@@ -133,16 +136,14 @@ def _capture(monitor: Monitor, file: Path | None, seconds: float) -> Capture:
 
 def _migrate(
     monitor: Monitor,
-    uri: str,
+    migration: Migration,
     plan: Plan,
     applied: QemuParameters | None,
     cancel_over: float | None,
 ) -> MigrateReport:
-    from kvmenc.migrate import MigrateReport, Migration, Progress  # noqa: PLC0415
-    from kvmenc.qemu.facts import read_facts  # noqa: PLC0415
+    from kvmenc.migrate import MigrateReport, Progress  # noqa: PLC0415
 
     band = _band(plan, cancel_over)
-    migration = Migration(monitor, read_facts(monitor), uri)
     predicted_ms = plan.total_time_ms or 0.0
     end = Progress()
     with (
@@ -152,7 +153,7 @@ def _migrate(
     ):
         for end in migration.follow(band):
             update(end.total_time)
-    return MigrateReport.of(uri, plan, end, band.why if band else "")
+    return MigrateReport.of(migration.uri, plan, end, band.why if band else "")
 
 
 def _band(plan: Plan, cancel_over: float | None) -> Band | None:

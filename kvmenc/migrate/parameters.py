@@ -24,6 +24,12 @@ __all__ = ["Chosen", "QemuParameters"]
 class _Answer(msgspec.Struct, rename="kebab"):
     max_bandwidth: int
     downtime_limit: int
+    multifd_channels: int = 2
+
+
+class _Capability(msgspec.Struct):
+    capability: str
+    state: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +63,8 @@ class Chosen:
             downtime_limit_ms=self.downtime_limit_ms or own.downtime_limit_ms,
             link_bytes_per_s=self.link_bytes_per_s,
             private_rate_pps=self.private_rate_pps or DEFAULT_PRIVATE_RATE_PPS,
+            auto_converge=own.auto_converge,
+            multifd_channels=own.multifd_channels,
         )
 
 
@@ -67,10 +75,14 @@ class QemuParameters:
     Attributes:
         max_bandwidth_bytes_per_s: its cap while the guest runs; 0: none.
         downtime_limit_ms: the pause that it may plan for.
+        auto_converge: its capability.
+        multifd_channels: of its capability; 0: it is off.
     """
 
     max_bandwidth_bytes_per_s: int
     downtime_limit_ms: int
+    auto_converge: bool = False
+    multifd_channels: int = 0
 
     @classmethod
     def read(cls, monitor: Monitor) -> Self:
@@ -80,7 +92,17 @@ class QemuParameters:
             HostError: it does not answer.
         """
         answer = ask(monitor, _Answer, "query-migrate-parameters")
-        return cls(answer.max_bandwidth, answer.downtime_limit)
+        on = {
+            it.capability
+            for it in ask(monitor, list[_Capability], "query-migrate-capabilities")
+            if it.state
+        }
+        return cls(
+            answer.max_bandwidth,
+            answer.downtime_limit,
+            auto_converge="auto-converge" in on,
+            multifd_channels=answer.multifd_channels if "multifd" in on else 0,
+        )
 
     @classmethod
     def of(cls, parameters: Parameters) -> Self:

@@ -80,6 +80,9 @@ class Migration:
         facts: of it.
         uri: where to, as QEMU takes it.
 
+    Attributes:
+        uri: as given.
+
     Raises:
         InputError: no such transport.
         HostError: QEMU refuses; one is going on already; or it would not survive it.
@@ -87,12 +90,12 @@ class Migration:
 
     def __init__(self, monitor: Monitor, facts: Facts, uri: str) -> None:
         self._monitor = monitor
-        self._uri = uri
+        self.uri = uri
         _check(facts, uri)
 
     def __enter__(self) -> Self:
         try:
-            self._monitor.execute("migrate", uri=self._uri)
+            self._monitor.execute("migrate", uri=self.uri)
         except CommandError as error:
             raise HostError(f"the migration does not start: {error.description}") from error
         return self

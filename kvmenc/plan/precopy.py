@@ -120,7 +120,7 @@ class Precopy:
             speed,
         )
         self._window = _Window(0.0)
-        self._now = self._sent_again = 0.0
+        self._now = self._sent_again = self._quiet_ms = 0.0
         self._timer = SyncTimer(profile.timer_ms if parameters.auto_converge else None)
         self._batch = parameters.private_batch_pages
         self._price()
@@ -219,6 +219,7 @@ class Precopy:
         pages, ms, size = front
         self._sweep.pass_front(share, self._clock.ms(self._now))
         self._now += ms * share
+        self._quiet_ms = 0.0
         self._window.sent_bytes += size * share
         self._counters.sent_bytes += size * share
         self._window.sent_pages += pages * share
@@ -227,7 +228,8 @@ class Precopy:
         """Sleep if the window's bytes are used up; measure if its time is."""
         window, length = self._window, self._profile.window_ms
         if window.sent_bytes >= self._costs.window_bytes - _TINY:
-            self._now = max(self._now, window.start_ms + length)
+            self._quiet_ms = max(0.0, window.start_ms + length - self._now)
+            self._now += self._quiet_ms
         elapsed = self._now - window.start_ms
         if elapsed >= length - _TINY:
             self._counters.window_ended(window.sent_bytes, window.sent_pages, elapsed)
@@ -268,6 +270,7 @@ class Precopy:
 
         self._sweep.pass_pages(count * pages, sent_ms)
         self._now = start_ms + count * ms
+        self._quiet_ms = ms - pages * page_ms
         self._window = _Window(self._now)
 
     def _slice_of(self, front: _Amount) -> tuple[float, float]:
@@ -289,7 +292,8 @@ class Precopy:
         seen = self._sweep.seen
         size = math.fsum(self._stretch_bytes)
         self._sweep.pass_all(self._clock.ms(self._now))
-        self._now += self._costs.stopped_ms(size, seen.encrypted) + self._overheads.devices_ms
+        self._now += self._costs.stopped_ms(size, seen.encrypted, self._quiet_ms)
+        self._now += self._overheads.devices_ms
         self._counters.sent_bytes += size
         self._ledger.rounds[-1].stopped = True
         return self._outcome("completed", self._now - stopped_ms, pending)

@@ -229,9 +229,8 @@ class Interval(Struct, frozen=True, kw_only=True):
     """What the plan would be had the capture seen the guest a little differently.
 
     Attributes:
-        low_ms: nine tenths of the total times of the plans that converge lie from here, less half a
-            window of QEMU's, ...; null where none converges.
-        high_ms: ... to here, and half a window more.
+        low_ms: nine tenths of such migrations take at least this; null where no plan converges.
+        high_ms: and at most this; likewise.
         probability_converges: the share of plans that do.
         knife_edge: it may converge or not.
         basis: ``windows``: of a capture that saw the guest at several moments; ``one-window``: at

@@ -21,8 +21,8 @@ The firmware encrypts one page per SEND_UPDATE_DATA, one command at a time on th
 v6.12, arch/x86/kvm/svm/sev.c, ``sev_send_update_data``), and QEMU waits for it before it sends:
 firmware and network are in series.
 
-To QEMU a page is sent when the kernel has it. What a connection takes at once, its send buffer, is
-empty again at the next window while max-bandwidth is below the network's speed; else it is full.
+To QEMU a page is sent when the kernel has it. A connection's send buffer is full while the network
+is what limits, and empties while QEMU waits for the next window.
 """
 
 from __future__ import annotations
@@ -58,8 +58,6 @@ _PACKET_PAGES = 128
 _PACKET_BYTES = 320 + _PACKET_PAGES * 8
 #: The least that one thread of QEMU writes into a buffer with room: measured on a slow machine.
 _MEMORY_BYTES_PER_MS = 1e6
-#: A cap this near to the network's speed leaves nothing of the buffer empty.
-_SATURATED = 0.98
 
 
 class ByRoad(NamedTuple):
@@ -105,18 +103,19 @@ class RoadCosts:
         self.bytes_per_page = _bytes_per_page(page_size, parameters, profile)
         self.firmware_ms_per_page = ByRoad(encrypted=1000 / parameters.private_rate_pps)
         self._link_bytes_per_ms = parameters.link / 1000
-        saturated = parameters.live_bytes_per_s >= _SATURATED * parameters.link
-        self._room_bytes = 0.0 if saturated else parameters.send_buffer_bytes
+        self._buffer_bytes = parameters.send_buffer_bytes
         window_bytes = parameters.live_bytes_per_s * profile.window_ms / 1000
-        self._live_ms_per_byte = self._wire_ms(window_bytes) / window_bytes
+        quiet_ms = profile.window_ms - window_bytes / self._link_bytes_per_ms
+        self._live_ms_per_byte = self._wire_ms(window_bytes, quiet_ms) / window_bytes
         self.ms_per_page = self._live_ms(self.bytes_per_page)
         self.window_bytes = _window_bytes(parameters, profile)
         self.call_bytes, self.round_bytes = _between_pages(parameters, profile)
 
-    def _wire_ms(self, size: float) -> float:
+    def _wire_ms(self, size: float, quiet_ms: float) -> float:
         """Until so many bytes, offered at once, are sent, as QEMU sees it."""
         memory = max(_MEMORY_BYTES_PER_MS, self._link_bytes_per_ms)
-        at_once = min(size, self._room_bytes)
+        room_bytes = min(self._buffer_bytes, quiet_ms * self._link_bytes_per_ms)
+        at_once = min(size, room_bytes)
         return at_once / memory + (size - at_once) / self._link_bytes_per_ms
 
     def _live_ms(self, bytes_per_page: ByRoad) -> ByRoad:
@@ -149,9 +148,16 @@ class RoadCosts:
         places = self._xbzrle.cache_bytes / self.page_size
         return min(1.0, places / pages) * min(1.0, sent_again / pages)
 
-    def stopped_ms(self, size: float, encrypted_pages: float) -> float:
-        """Until the last of so many bytes is sent, with no limit but firmware and network."""
-        return encrypted_pages * self.firmware_ms_per_page.encrypted + self._wire_ms(size)
+    def stopped_ms(self, size: float, encrypted_pages: float, quiet_ms: float) -> float:
+        """Until all is sent, with no limit but firmware and network.
+
+        Args:
+            size: bytes.
+            encrypted_pages: of these in private pages.
+            quiet_ms: for so long nothing was sent before, and the send buffer became emptier.
+        """
+        firmware_ms = encrypted_pages * self.firmware_ms_per_page.encrypted
+        return firmware_ms + self._wire_ms(size, quiet_ms)
 
 
 def _window_bytes(parameters: Parameters, profile: Profile) -> float:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import struct
 
 import pytest
@@ -50,7 +49,7 @@ def test_bytes_and_times_are_those_of_a_stream_written_out_page_by_page(
     pages = ByRoad(normal, zero, encrypted)
     assert sum(pages.times(costs.bytes_per_page)) == len(stream)
     assert sum(pages.times(costs.ms_per_page)) == pytest.approx(ms)
-    assert costs.stopped_ms(len(stream), encrypted) == pytest.approx(ms)
+    assert costs.stopped_ms(len(stream), encrypted, 0) == pytest.approx(ms)
 
 
 def test_a_page_costs_what_the_sources_say() -> None:
@@ -84,13 +83,12 @@ def test_xbzrle_knows_what_was_sent_twice_and_has_a_place() -> None:
     assert costs.bytes_again(0.5).normal == (4104 + 1035) / 2
 
 
-def test_an_empty_send_buffer_takes_its_size_at_once() -> None:
-    """Where max-bandwidth is below the link; else it is full when the guest is stopped."""
-    below = Parameters(50e6, 100e6, send_buffer_bytes=4e6)
-    assert costs_of(below).stopped_ms(3e6, 0) == pytest.approx(3)
-    assert costs_of(below).stopped_ms(10e6, 0) == pytest.approx(4 + 60)
-    above = dataclasses.replace(below, max_bandwidth_bytes_per_s=200e6)
-    assert costs_of(above).stopped_ms(10e6, 0) == pytest.approx(100)
+def test_a_send_buffer_takes_at_once_what_left_it_while_nothing_was_sent() -> None:
+    costs = costs_of(Parameters(50e6, 100e6, send_buffer_bytes=4e6))
+    assert costs.stopped_ms(3e6, 0, 100) == pytest.approx(3)
+    assert costs.stopped_ms(10e6, 0, 100) == pytest.approx(4 + 60)
+    assert costs.stopped_ms(10e6, 0, 10) == pytest.approx(1 + 90)
+    assert costs.stopped_ms(10e6, 0, 0) == pytest.approx(100)
 
 
 @pytest.mark.parametrize("version", PROFILES)
