@@ -30,6 +30,7 @@ __all__ = [
     "format_time",
     "parse_bandwidth_bytes_per_s",
     "parse_page_rate_pps",
+    "parse_share",
     "parse_size_bytes",
     "parse_time_ms",
 ]
@@ -126,6 +127,7 @@ _BANDWIDTH = _Quantity(
 )
 _TIME = _Quantity("time", "300ms, 2s or 10min", _TIMES_MS, 1e-3, 366 * 24 * 3600e3, _advise_time)
 _PAGE_RATE = _Quantity("page rate", "400pps", {"pps": 1, "pages/s": 1}, 1e-3, 1e9)
+_SHARE = _Quantity("share", "40%", {"%": 0.01}, 1e-9, 1)
 
 
 def parse_size_bytes(text: str, *, zero_ok: bool = False) -> int:
@@ -162,6 +164,15 @@ def parse_page_rate_pps(text: str, *, zero_ok: bool = False) -> float:
         InputError: as :func:`parse_size_bytes`.
     """
     return _PAGE_RATE.parse(text, zero_ok=zero_ok)
+
+
+def parse_share(text: str) -> float:
+    """Read a share such as ``40%``, ``0%`` too; returns a number between 0 and 1.
+
+    Raises:
+        InputError: as :func:`parse_size_bytes`, or more than all.
+    """
+    return _SHARE.parse(text, zero_ok=True)
 
 
 def _digits(value: float) -> str:

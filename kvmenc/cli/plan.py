@@ -16,7 +16,13 @@ from kvmenc.cli.common import (
     json_option,
     progress,
 )
-from kvmenc.cli.planned import parameters_of, plan_options, profile_of
+from kvmenc.cli.planned import (
+    described_by,
+    guest_options,
+    parameters_of,
+    plan_options,
+    profile_of,
+)
 from kvmenc.errors import HostError, InputError
 from kvmenc.units import format_bandwidth
 
@@ -33,6 +39,7 @@ Examples:
   kvmenc plan guest.capture --downtime-limit 1s --private-rate 400pps
   kvmenc plan guest.capture --qemu 10.0 --auto-converge
   kvmenc plan --to host2.example.org --max-bandwidth 1GB/s guest.capture
+  kvmenc plan --memory 64GiB --zero 40% --dirty-rate 300MB/s --link 10Gbit
   kvmenc plan --backend fake --time-limit 10min --json | jq .verdict
 """
 
@@ -67,6 +74,7 @@ Examples:
     help="The pause that QEMU may plan for: 300ms, 1s.",
 )
 @plan_options
+@guest_options
 @backend_option
 @json_option
 @click.pass_context
@@ -84,7 +92,7 @@ def command(
 
     Which page goes which road (normal, zero, encrypted) in which round, how long it takes, how long
     the guest is paused, and whether it converges at all: exit status 0 if so, 1 if not. Without
-    FILE a guest is run and watched for three seconds, on /dev/kvm if it opens.
+    FILE and --memory a guest is run and watched for three seconds, on /dev/kvm if it opens.
     """
     from msgspec.structs import replace  # noqa: PLC0415
 
@@ -101,8 +109,11 @@ def command(
     found = _Link.to(host) if host is not None else None
     if found:
         given["link_bytes_per_s"] = found.bytes_per_s
+    described = described_by(given)
+    if described and (file or backend):
+        raise click.UsageError("a described guest (--memory) goes without FILE and --backend")
     parameters = parameters_of(given)
-    capture = _capture(file, backend)
+    capture = described or _capture(file, backend)
     asked = capture, parameters, profile_of(given, capture)
     plan = replace(make_plan(*asked), interval=interval_of(*asked), advice=advise(*asked))
     if found:

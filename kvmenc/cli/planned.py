@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from kvmenc import units
-from kvmenc.cli.common import Unit, private_rate_option, time_limit_option
+from kvmenc.cli.common import BANDWIDTH, Unit, private_rate_option, time_limit_option
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kvmenc.capture import Capture
     from kvmenc.plan import Parameters, Profile
 
-__all__ = ["parameters_of", "plan_options", "profile_of"]
+__all__ = ["described_by", "guest_options", "parameters_of", "plan_options", "profile_of"]
 
 SIZE = Unit("size", units.parse_size_bytes)
 
@@ -67,6 +67,53 @@ _OPTIONS = (
         help="By the rules of which QEMU: 7.2, 8.2, 10.0, 10.2, 11.",
     ),
 )
+
+
+SHARE = Unit("share", units.parse_share)
+
+_GUEST_OPTIONS = (
+    click.option("--memory", "memory_bytes", type=SIZE, help="Without FILE: a guest of this RAM:"),
+    click.option("--zero", "zero_share", type=SHARE, help="of its shared pages so many zero, 40%;"),
+    click.option("--private", "private_share", type=SHARE, help="of all pages so many private;"),
+    click.option(
+        "--dirty-rate",
+        "dirty_bytes_per_s",
+        type=BANDWIDTH,
+        help="writing pages at this rate, 200MB/s,",
+    ),
+    click.option(
+        "--working-set",
+        "working_set_bytes",
+        type=SIZE,
+        show_default="all that are not zero",
+        help="by chance within this, 2GiB.",
+    ),
+)
+
+
+def guest_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that describe a guest; :func:`described_by` takes what they give."""
+    for option in reversed(_GUEST_OPTIONS):
+        function = option(function)
+    return function
+
+
+def described_by(given: dict[str, object]) -> Capture | None:
+    """The guest that the options describe, and none of them left in ``given``; None: they do not.
+
+    Raises:
+        InputError: no guest is so.
+    """
+    names = ("memory_bytes", "zero_share", "private_share", "dirty_bytes_per_s")
+    known = {name: given.pop(name, None) for name in (*names, "working_set_bytes")}
+    known = {name: value for name, value in known.items() if value is not None}
+    if not known:
+        return None
+    if "memory_bytes" not in known:
+        raise click.UsageError("a guest is described by its --memory first")
+    from kvmenc.plan.described import Described  # noqa: PLC0415 - numpy is slow to import
+
+    return Described(**cast("Any", known)).capture()
 
 
 def plan_options(function: Callable[..., None]) -> Callable[..., None]:

@@ -69,6 +69,29 @@ def test_capabilities_and_rules_are_options(converging: str) -> None:
     assert plan["inputs"]["private_batch_pages"] == 4094
 
 
+def test_a_guest_can_be_described_instead_of_captured() -> None:
+    described = [
+        "--memory", "8GiB", "--zero", "50%", "--private", "10%",
+        "--dirty-rate", "50MB/s", "--working-set", "1GiB",
+    ]  # fmt: skip
+    result = kvmenc("plan", *described, "--link", "10Gbit", "--private-rate", "50000pps", "--json")
+    assert result.stderr == ""
+    guest = json.loads(result.stdout)["guest"]
+    assert guest["pages"] == 2**21
+    assert guest["private_pages"] == round(2**21 / 10)
+
+
+def test_a_description_needs_memory_and_goes_alone(converging: str) -> None:
+    without = kvmenc("plan", "--zero", "50%")
+    assert without.returncode == 2
+    assert "a guest is described by its --memory first" in without.stderr
+    both = kvmenc("plan", converging, "--memory", "1GiB")
+    assert both.returncode == 2
+    assert "goes without FILE" in both.stderr
+    share = kvmenc("plan", "--memory", "1GiB", "--zero", "150%")
+    assert share.returncode == 2
+
+
 @pytest.mark.parametrize(
     ("options", "status", "text"),
     [

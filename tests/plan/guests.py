@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
 
@@ -11,6 +12,8 @@ from kvmenc.capture import BlockFacts, Capture, CurvePoint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from kvmenc.plan import Parameters
 
 GIB_PAGES = 2**18
 
@@ -30,6 +33,12 @@ def capture_of(blocks: Sequence[BlockFacts], points: Points) -> Capture:
         blocks=tuple(blocks),
         curve=tuple(CurvePoint(*point) for point in points),
     )
+
+
+def changed(parameters: Parameters, field: str, value: object) -> Parameters:
+    """One parameter, by its name."""
+    wanted: dict[str, Any] = {field: value}
+    return replace(parameters, **wanted)
 
 
 @st.composite

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -15,7 +14,7 @@ from kvmenc.plan import Parameters, Plan, advise, make_plan
 from kvmenc.plan.least import figures
 from kvmenc.plan.whatif import WhatIf
 from kvmenc.report.advice import advice_words
-from tests.plan.guests import GIB_PAGES, captures, guest
+from tests.plan.guests import GIB_PAGES, captures, changed, guest
 from tests.plan.test_precopy import AMD_STORY, IDLE, PARAMETERS
 
 if TYPE_CHECKING:
@@ -41,8 +40,7 @@ def change_of(advice: Advice, knob: str) -> Change:
 def converges_with(capture: Capture, parameters: Parameters, knob: str, value: float) -> bool:
     if knob == "throttle":
         return WhatIf(capture).converges(parameters, 1 - value / 100)
-    changed = replace(parameters, **{FIELDS[knob]: value})
-    return make_plan(capture, changed).verdict == "converges"
+    return make_plan(capture, changed(parameters, FIELDS[knob], value)).verdict == "converges"
 
 
 @settings(deadline=None, max_examples=25)

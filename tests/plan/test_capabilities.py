@@ -7,7 +7,7 @@ import pytest
 
 from kvmenc.errors import InputError
 from kvmenc.plan import PROFILES, Parameters, Xbzrle, make_plan, profile_for, profile_named
-from tests.plan.guests import GIB_PAGES, guest
+from tests.plan.guests import GIB_PAGES, changed, guest
 from tests.plan.test_precopy import AMD_STORY, IDLE
 
 #: A hot set of 9,000 pages, and 1,000 others a second.
@@ -29,7 +29,7 @@ def test_xbzrle_sends_the_hot_set_as_differences() -> None:
     """From its second time after the first pass on."""
     limits = Parameters(downtime_limit_ms=200, time_limit_ms=60e3)
     whole = make_plan(HOT, limits).query_migrate
-    short = make_plan(HOT, msgspec_replace(limits, xbzrle=Xbzrle(0.1))).query_migrate
+    short = make_plan(HOT, changed(limits, "xbzrle", Xbzrle(0.1))).query_migrate
     cache = short.xbzrle_cache
     assert cache is not msgspec.UNSET
     assert cache.pages > 9_000
@@ -38,16 +38,10 @@ def test_xbzrle_sends_the_hot_set_as_differences() -> None:
     assert whole.xbzrle_cache is msgspec.UNSET
 
 
-def msgspec_replace(parameters: Parameters, **changed: object) -> Parameters:
-    return Parameters(
-        **{name: getattr(parameters, name) for name in parameters.__slots__} | changed
-    )
-
-
 def test_private_pages_get_nothing_of_xbzrle_and_multifd() -> None:
     plain, both = (
-        make_plan(AMD_STORY, Parameters(1e9, downtime_limit_ms=1000, **extra))
-        for extra in ({}, {"multifd_channels": 4})
+        make_plan(AMD_STORY, Parameters(1e9, downtime_limit_ms=1000, multifd_channels=channels))
+        for channels in (0, 4)
     )
     assert both.totals.bytes.encrypted == plain.totals.bytes.encrypted
     assert both.query_migrate.ram.multifd_bytes == both.totals.bytes.normal

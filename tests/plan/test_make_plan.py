@@ -12,7 +12,7 @@ from kvmenc.errors import InputError
 from kvmenc.plan import Parameters, Xbzrle, make_plan
 from kvmenc.plan.parameters import _POSITIVE
 from kvmenc.plan.result import Counts
-from tests.plan.guests import GIB_PAGES, capture_of, captures, guest
+from tests.plan.guests import GIB_PAGES, capture_of, captures, changed, guest
 from tests.plan.test_precopy import AMD_STORY, IDLE, PARAMETERS
 
 if TYPE_CHECKING:
@@ -175,13 +175,13 @@ def test_a_parameter_that_is_not_positive_is_refused_by_name(
 ) -> None:
     name = data.draw(st.sampled_from(_POSITIVE))
     with pytest.raises(InputError, match=f"{name} must be more than 0, got"):
-        Parameters(**{name: bad})
+        changed(Parameters(), name, bad)
 
 
 @pytest.mark.parametrize("name", ["send_buffer_bytes", "multifd_channels"])
 def test_what_may_be_0_may_not_be_less(name: str) -> None:
     with pytest.raises(InputError, match=f"{name} must be 0 or more, got -1"):
-        Parameters(**{name: -1})
+        changed(Parameters(), name, -1)
 
 
 def test_what_qemu_does_not_take_together_is_refused() -> None:

@@ -139,12 +139,12 @@ def test_a_guest_that_stood_still_while_its_log_was_cleared_begins_at_the_end_of
 
 def test_pages_dirty_at_the_first_look_took_their_time_at_the_guests_pace() -> None:
     """10 pages a ms later on: the 50 that were dirty already took 5 ms."""
-    assert refined(32, 50, (116, 1050)) == (pytest.approx(16 - 5), 4)
+    assert refined(32, 50, (116, 1050)) == pytest.approx((16 - 5, 4))
 
 
 def test_pages_that_all_were_written_at_once_say_nothing_beyond_the_bracket() -> None:
-    assert refined(32, 900, (116, 910)) == (-16, 4)
-    assert refined(32, 900, (116, 900)) == (0, 16)
+    assert refined(32, 900, (116, 910)) == (-16.0, 4.0)
+    assert refined(32, 900, (116, 900)) == (0.0, 16.0)
 
 
 def test_a_start_amid_other_readers_stays_as_it_is() -> None:
