@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from kvmenc import units
 from kvmenc.plan.least import figures, least_good
 from kvmenc.plan.profile import QEMU_10_0
-from kvmenc.plan.result import Advice, Change
-from kvmenc.plan.whatif import WhatIf
+from kvmenc.plan.result import Advice, Change, Tried
+from kvmenc.plan.whatif import WhatIf, converges
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from kvmenc.capture import Capture
     from kvmenc.plan.parameters import Parameters
@@ -102,18 +102,45 @@ def advise(capture: Capture, parameters: Parameters, profile: Profile = QEMU_10_
     ends = what_if.converges(parameters)
     settings = _settings(capture, parameters, ends=ends)
     changes = tuple(_change(what_if, setting, ends=ends) for setting in settings)
+    capabilities = () if ends else tuple(_capabilities(what_if, parameters))
     helped = ends or any(change.least is not None for change in changes)
+    working = {it.capability for it in capabilities if it.total_time_ms is not None}
     return Advice(
         kind="margin" if ends else "to-converge",
         changes=changes,
-        postcopy=_postcopy(capture, helped=helped),
+        capabilities=capabilities,
+        postcopy=_postcopy(capture, working, helped=helped),
     )
 
 
-def _postcopy(capture: Capture, *, helped: bool) -> Postcopy:
-    if helped:
+def _capabilities(what_if: WhatIf, p: Parameters) -> Iterator[Tried]:
+    """What QEMU itself can do about it."""
+    if not p.auto_converge:
+        yield _tried(what_if, replace(p, auto_converge=True), "auto-converge")
+    if not p.postcopy and not what_if.capture.private_pages:
+        yield _tried(what_if, replace(p, postcopy=True), "postcopy")
+
+
+def _tried(
+    what_if: WhatIf, p: Parameters, capability: Literal["auto-converge", "postcopy"]
+) -> Tried:
+    outcome = what_if.outcome(p)
+    ends = converges(outcome, p)
+    return Tried(
+        capability=capability,
+        options=f"--{capability}",
+        total_time_ms=outcome.total_ms if ends else None,
+        downtime_ms=outcome.downtime_ms if ends else None,
+        throttle_percent=outcome.counters.throttle_pct,
+    )
+
+
+def _postcopy(capture: Capture, working: Collection[str], *, helped: bool) -> Postcopy:
+    if helped or "auto-converge" in working:
         return "not-needed"
-    return "impossible" if capture.private_pages else "only-way"
+    if capture.private_pages:
+        return "impossible"
+    return "only-way" if "postcopy" in working else "no-help"
 
 
 def _settings(capture: Capture, p: Parameters, *, ends: bool) -> Iterator[_Setting]:

@@ -21,6 +21,7 @@ __all__ = [
     "RamStats",
     "Times",
     "Totals",
+    "Tried",
     "Unit",
     "XbzrleCache",
 ]
@@ -32,7 +33,7 @@ Bottleneck = Literal["network", "firmware"]
 Knob = Literal["downtime-limit", "max-bandwidth", "link", "private-rate", "throttle"]
 Unit = Literal["ms", "bytes/s", "pps", "%"]
 #: Whether postcopy has to be thought of: for encrypted pages nobody has written the receiving side.
-Postcopy = Literal["not-needed", "only-way", "impossible"]
+Postcopy = Literal["not-needed", "only-way", "no-help", "impossible"]
 
 
 class Counts(Struct, frozen=True):
@@ -210,18 +211,38 @@ class Change(Struct, frozen=True, kw_only=True):
     downtime_ms: float | None = None
 
 
+class Tried(Struct, frozen=True, kw_only=True):
+    """The same migration with one more of QEMU's capabilities.
+
+    Attributes:
+        capability: which.
+        options: how it is typed for ``kvmenc plan``.
+        total_time_ms: null where it does not converge.
+        downtime_ms: likewise.
+        throttle_percent: how much of the time vCPUs stand still at the end.
+    """
+
+    capability: Literal["auto-converge", "postcopy"]
+    options: str
+    total_time_ms: float | None
+    downtime_ms: float | None
+    throttle_percent: int
+
+
 class Advice(Struct, frozen=True, kw_only=True):
     """What would make a migration converge, or how far it is from not converging.
 
     Attributes:
         kind: ``to-converge``: larger values were looked at; ``margin``: smaller ones.
         changes: each alone.
-        postcopy: ``only-way`` where no change does and all pages are shared; ``impossible`` where
-            none does and private pages are there. Postcopy itself is not simulated.
+        capabilities: each alone, of those that are off; none where it converges already.
+        postcopy: ``only-way`` where it does, and nothing else; ``no-help`` where nothing does;
+            ``impossible`` where nothing does and private pages are there, for which it is not.
     """
 
     kind: Literal["to-converge", "margin"]
     changes: tuple[Change, ...]
+    capabilities: tuple[Tried, ...] = ()
     postcopy: Postcopy
 
 

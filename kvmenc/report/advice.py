@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from kvmenc import units
 
 if TYPE_CHECKING:
-    from kvmenc.plan.result import Advice, Change, Interval
+    from kvmenc.plan.result import Advice, Change, Interval, Tried
 
 __all__ = ["advice_words", "interval_words"]
 
@@ -26,7 +26,8 @@ _FORMATS = {
 }
 _MODEL = "a model: throttled from the start, writes slow in proportion"
 _POSTCOPY = {
-    "only-way": "None of these does it: postcopy is the only way (--postcopy).",
+    "only-way": "Postcopy is the only way.",
+    "no-help": "None of these does it.",
     "impossible": "None of these does it, and for encrypted pages there is no postcopy.",
 }
 
@@ -34,15 +35,18 @@ _POSTCOPY = {
 def interval_words(interval: Interval) -> str:
     """Between what times it will be, how sure it is to converge, and what that rests on."""
     rests = {
-        "windows": "on how the guest's writes differed between the capture's windows",
-        "one-window": "on one window: how much the guest itself changes is not known",
+        "windows": ", as its windows differ",
+        "one-window": "; it has one window, so how much the guest changes is not known",
     }[interval.basis]
-    share = f"{interval.probability_converges:.0%} of {interval.plans} plans converge"
+    share = (
+        f"{interval.probability_converges:.0%} of {interval.plans} plans converge (of guests "
+        f"that the capture might as well have seen{rests})"
+    )
     edge = "ON A KNIFE EDGE: " if interval.knife_edge else ""
     if interval.low_ms is None or interval.high_ms is None:
-        return f"{share} (that rests {rests})."
+        return f"{edge}{share}."
     low, high = units.format_time(interval.low_ms), units.format_time(interval.high_ms)
-    return f"{edge}{share}, nine tenths of them in {low} to {high} (that rests {rests})."
+    return f"{edge}{share}, nine tenths of them in {low} to {high}."
 
 
 def advice_words(advice: Advice) -> tuple[str, list[str]]:
@@ -50,6 +54,7 @@ def advice_words(advice: Advice) -> tuple[str, list[str]]:
     if advice.kind == "margin":
         return "It still converges with less, each alone:", [_margin(one) for one in advice.changes]
     lines = [_remedy(one) for one in advice.changes]
+    lines += [_capability(one) for one in advice.capabilities]
     if advice.postcopy != "not-needed":
         lines.append(_POSTCOPY[advice.postcopy])
     return "What would make it converge, each alone:", lines
@@ -70,6 +75,16 @@ def _remedy(change: Change) -> str:
     )
     typed = f" ({change.options})" if change.options else model
     return f"{name} of about {_value(change, change.least)}{typed}: {times}{_doubt(change)}"
+
+
+def _capability(tried: Tried) -> str:
+    if tried.total_time_ms is None or tried.downtime_ms is None:
+        return f"{tried.capability} does not do it"
+    throttled = f", vCPUs throttled by {tried.throttle_percent} %" if tried.throttle_percent else ""
+    return (
+        f"{tried.capability} ({tried.options}): {units.format_time(tried.total_time_ms)} in all, "
+        f"paused for {units.format_time(tried.downtime_ms)}{throttled}"
+    )
 
 
 def _margin(change: Change) -> str:

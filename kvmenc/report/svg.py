@@ -2,21 +2,24 @@
 
 Colours are steps of cividis (J. R. Nunez and others, "Optimizing colormaps with consideration for
 color vision deficiency", PLOS ONE 13(7), 2018), which grow lighter from end to end, so that whoever
-sees few colours sees the order too. The numbers stand in the cells.
+sees few colours sees the order too. The numbers stand in the cells. The picture brings its own
+white ground, so it reads the same on a dark page.
 """
 
 from __future__ import annotations
 
 import math
+import textwrap
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from kvmenc import units
-from kvmenc.report.sweep import sensitivity_line
+from kvmenc.report.sweep import heading_lines, sensitivity_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from kvmenc.plan import Parameters
     from kvmenc.plan.grid import Cell, Grid
 
 __all__ = ["draw_grid"]
@@ -25,53 +28,102 @@ __all__ = ["draw_grid"]
 _COLOURS = ("#00224e", "#2a3f6d", "#575d6d", "#7d7c78", "#a59c74", "#d2c060", "#fee838")
 #: From this one on black can be read on it.
 _FIRST_LIGHT = 3
+#: A cell that does not converge, and the strokes over it.
+_NEVER, _STROKES = "#f2f2f2", "#bbb"
+_GREY = "#444"
 _CELL_WIDTH, _CELL_HEIGHT = 92, 40
-_LEFT, _TOP, _BOTTOM = 110, 56, 72
+_MARGIN, _LEFT = 14, 116
+_LINE = 16
+_SMALL = 11
+#: Width of a character, of the letters' height: that of wide faces, such as DejaVu Sans.
+_WIDE = 0.6
+_SWATCH = 22
+#: Narrower grids have as much room for words.
+_LEAST_COLUMNS = 5
 
 
-def draw_grid(grid: Grid) -> str:
+class _Frame(NamedTuple):
+    """Where things are.
+
+    Attributes:
+        width: of all.
+        top: where the cells begin.
+        bottom: where they end.
+    """
+
+    width: int
+    top: int
+    bottom: int
+
+
+def draw_grid(grid: Grid, parameters: Parameters) -> str:
     """A document of its own: bandwidths down, downtime limits across."""
-    width = _LEFT + _CELL_WIDTH * max(5, len(grid.downtime_limits_ms)) + 20
-    height = _TOP + _CELL_HEIGHT * len(grid.bandwidths_bytes_per_s) + _BOTTOM
+    columns = max(_LEAST_COLUMNS, len(grid.downtime_limits_ms))
+    width = _LEFT + _CELL_WIDTH * columns + _MARGIN
+    heading = [line for text in heading_lines(grid, parameters) for line in _wrapped(text, width)]
+    top = 30 + _LINE * len(heading) + 44
+    frame = _Frame(width, top, top + _CELL_HEIGHT * len(grid.bandwidths_bytes_per_s))
+    below = _wrapped(sensitivity_line(grid), width)
+    height = frame.bottom + 52 + _LINE * len(below)
     lines = [
         (
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
-            f'viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">'
+            f'viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12" role="img">'
         ),
+        f"<title>{escape(f'What migrating {grid.guest.source} would do')}</title>",
+        *_pattern(),
         f'<rect width="{width}" height="{height}" fill="white"/>',
-        _text(10, 20, f"Total time / pause: {grid.guest.source}", weight="bold"),
-        *_axes(grid, height),
-        *_cells(grid),
-        *_sensitivity(grid, height),
+        _text(_MARGIN, 24, "Migration: total time / pause", size=14, weight="bold"),
+        *_paragraph(heading, 30 + _LINE - 4),
+        *_axes(grid, frame),
+        *_cells(grid, frame),
+        *_edge(grid, frame),
+        *_legend(grid, frame),
+        *_paragraph(below, frame.bottom + 58),
         "</svg>",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _axes(grid: Grid, height: int) -> Iterator[str]:
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, int((width - 2 * _MARGIN) / (_SMALL * _WIDE)))
+
+
+def _paragraph(lines: list[str], y: int) -> Iterator[str]:
+    for number, line in enumerate(lines):
+        yield _text(_MARGIN, y + _LINE * number, line, size=_SMALL, ink=_GREY)
+
+
+def _pattern() -> Iterator[str]:
+    """Strokes for what does not converge: no colour of the scale, and seen without any."""
+    yield '<defs><pattern id="never" width="8" height="8" patternUnits="userSpaceOnUse">'
+    yield f'<path d="M0 0h8v8h-8z" fill="{_NEVER}"/>'
+    yield f'<path d="M-2 2l4-4M0 8l8-8M6 10l4-4" stroke="{_STROKES}"/></pattern></defs>'
+
+
+def _axes(grid: Grid, frame: _Frame) -> Iterator[str]:
+    across = _LEFT + _CELL_WIDTH * len(grid.downtime_limits_ms) / 2
+    yield _text(across, frame.top - 28, "downtime limit", anchor="middle", ink=_GREY)
+    yield _text(_LEFT - 8, frame.top - 8, "bandwidth", anchor="end", ink=_GREY)
     for column, limit_ms in enumerate(grid.downtime_limits_ms):
         x = _LEFT + _CELL_WIDTH * (column + 0.5)
-        yield _text(x, _TOP - 8, units.format_time(limit_ms), anchor="middle")
+        yield _text(x, frame.top - 8, units.format_time(limit_ms), anchor="middle")
     for row, bandwidth in enumerate(grid.bandwidths_bytes_per_s):
-        y = _TOP + _CELL_HEIGHT * (row + 0.5) + 4
+        y = frame.top + _CELL_HEIGHT * (row + 0.5) + 4
         yield _text(_LEFT - 8, y, units.format_bit_rate(bandwidth), anchor="end")
-    below = height - 44
-    yield _text(10, below, "down: bandwidth; across: downtime limit; - does not converge")
 
 
-def _sensitivity(grid: Grid, height: int) -> Iterator[str]:
-    """In two lines, so that it fits under a narrow grid."""
-    head, colon, changes = sensitivity_line(grid).partition(": ")
-    yield _text(10, height - 24, head + colon.rstrip(), size=10)
-    yield _text(10, height - 10, changes, size=10)
-
-
-def _cells(grid: Grid) -> Iterator[str]:
+def _times(grid: Grid) -> tuple[float, float] | None:
+    """The shortest and the longest of the migrations that end."""
     totals = [cell.total_time_ms for cell in grid.cells if cell.total_time_ms is not None]
-    low, high = (min(totals), max(totals)) if totals else (1.0, 1.0)
+    return (min(totals), max(totals)) if totals else None
+
+
+def _cells(grid: Grid, frame: _Frame) -> Iterator[str]:
+    low, high = _times(grid) or (1.0, 1.0)
     for row, (_, cells) in enumerate(grid.rows()):
         for column, cell in enumerate(cells):
-            x, y = _LEFT + _CELL_WIDTH * column, _TOP + _CELL_HEIGHT * row
+            x, y = _LEFT + _CELL_WIDTH * column, frame.top + _CELL_HEIGHT * row
             yield from _cell(cell, x, y, _shade(cell.total_time_ms, low, high))
 
 
@@ -84,19 +136,69 @@ def _shade(total_ms: float | None, low: float, high: float) -> int | None:
 
 
 def _cell(cell: Cell, x: int, y: int, shade: int | None) -> Iterator[str]:
-    fill = "white" if shade is None else _COLOURS[shade]
+    fill = "url(#never)" if shade is None else _COLOURS[shade]
     ink = "black" if shade is None or shade >= _FIRST_LIGHT else "white"
     yield (
         f'<rect x="{x}" y="{y}" width="{_CELL_WIDTH}" height="{_CELL_HEIGHT}" '
-        f'fill="{fill}" stroke="#888"/>'
+        f'fill="{fill}" stroke="white"/>'
     )
     middle = x + _CELL_WIDTH / 2
     if cell.total_time_ms is None or cell.downtime_ms is None:
-        yield _text(middle, y + 24, "-", anchor="middle")
+        yield _text(middle, y + 26, "-", anchor="middle", size=18, weight="bold")
         return
     yield _text(middle, y + 17, units.format_time(cell.total_time_ms), anchor="middle", ink=ink)
     pause = f"/ {units.format_time(cell.downtime_ms)}"
-    yield _text(middle, y + 32, pause, anchor="middle", ink=ink, size=10)
+    yield _text(middle, y + 32, pause, anchor="middle", ink=ink, size=_SMALL)
+
+
+def _edge(grid: Grid, frame: _Frame) -> Iterator[str]:
+    """A line between neighbours of which one converges and one does not."""
+    rows = [[cell.verdict for cell in cells] for _, cells in grid.rows()]
+    steps = []
+    for row, verdicts in enumerate(rows):
+        for column, verdict in enumerate(verdicts):
+            x, y = _LEFT + _CELL_WIDTH * column, frame.top + _CELL_HEIGHT * row
+            if column and verdicts[column - 1] != verdict:
+                steps.append(f"M{x} {y}v{_CELL_HEIGHT}")
+            if row and rows[row - 1][column] != verdict:
+                steps.append(f"M{x} {y}h{_CELL_WIDTH}")
+    if steps:
+        path = "".join(steps)
+        yield f'<path d="{path}" stroke="#d00" stroke-width="3" stroke-linecap="square"/>'
+
+
+def _legend(grid: Grid, frame: _Frame) -> Iterator[str]:
+    """What the colours mean, and the strokes where there are any."""
+    y, times = frame.bottom + 14, _times(grid)
+    x = float(_MARGIN)
+    yield "<g>"
+    if times:
+        for words, shades in _scale(*times):
+            yield _text(x, y + 12, words, size=_SMALL, ink=_GREY)
+            x += len(words) * _SMALL * _WIDE + 4
+            for shade in shades:
+                yield _swatch(x, y, _COLOURS[shade])
+                x += _SWATCH
+            x += 6
+    if any(cell.total_time_ms is None for cell in grid.cells):
+        yield _swatch(x + 12, y, "url(#never)")
+        words = "does not converge" + ("; near the red line luck decides" if times else "")
+        yield _text(x + 18 + _SWATCH, y + 12, words, size=_SMALL, ink=_GREY)
+    yield "</g>"
+
+
+def _scale(low: float, high: float) -> Iterator[tuple[str, range]]:
+    """Words, and the colours that follow them."""
+    last = len(_COLOURS) - 1
+    if low == high:
+        yield units.format_time(low), range(last, last + 1)
+        return
+    yield units.format_time(high), range(len(_COLOURS))
+    yield units.format_time(low), range(0)
+
+
+def _swatch(x: float, y: int, fill: str) -> str:
+    return f'<rect x="{x:g}" y="{y}" width="{_SWATCH}" height="16" fill="{fill}"/>'
 
 
 def _text(

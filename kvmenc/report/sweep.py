@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from kvmenc import units
-from kvmenc.report.terminal import columns
+from kvmenc.plan.profile import PROFILES
+from kvmenc.report.terminal import capability_words, columns, guest_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from rich.console import Console
 
+    from kvmenc.plan import Parameters
     from kvmenc.plan.grid import Cell, Grid, Sensitivity
 
-__all__ = ["csv_lines", "print_grid", "sensitivity_line"]
+__all__ = ["csv_lines", "heading_lines", "print_grid", "sensitivity_line"]
 
 #: So many downtime limits fit beside each other.
 _MOST_COLUMNS = 6
@@ -29,25 +31,40 @@ _NAMES = {
 }
 
 
-def print_grid(grid: Grid, console: Console) -> None:
+def print_grid(grid: Grid, parameters: Parameters, console: Console) -> None:
     """Total time and pause of each cell, then what matters most."""
-    size = units.format_size(grid.guest.pages * grid.guest.page_size)
-    share = grid.guest.private_pages / grid.guest.pages
-    console.print(Text(f"Guest: {grid.guest.source}; {size}, {share:.1%} private."))
-    console.print(Text(f'{_fixed(grid)}Cells: total time / pause; "-" does not converge.\n'))
+    for line in heading_lines(grid, parameters):
+        console.print(Text(line))
+    console.print(Text('Cells: total time / pause; "-" does not converge.\n'))
     limits = grid.downtime_limits_ms
     for start in range(0, len(limits), _MOST_COLUMNS):
         _print_part(grid, range(start, min(start + _MOST_COLUMNS, len(limits))), console)
     console.print(Text(sensitivity_line(grid)))
 
 
-def _fixed(grid: Grid) -> str:
-    parts = []
+def heading_lines(grid: Grid, parameters: Parameters) -> tuple[str, str]:
+    """The guest; then what is the same in all cells, and whose rules were followed."""
+    same = [_rules(grid.profile)]
     if grid.guest.private_pages:
-        parts.append(f"Firmware: {units.format_page_rate(grid.private_rate_pps)}. ")
+        same.append(f"firmware {units.format_page_rate(grid.private_rate_pps)}")
     if grid.time_limit_ms is not None:
-        parts.append(f"Time limit: {units.format_time(grid.time_limit_ms)}. ")
-    return "".join(parts)
+        same.append(f"time limit {units.format_time(grid.time_limit_ms)}")
+    xbzrle = parameters.xbzrle
+    same += capability_words(
+        auto_converge=parameters.auto_converge,
+        multifd_channels=parameters.multifd_channels,
+        encoded_share=xbzrle.encoded_share if xbzrle else None,
+        postcopy=parameters.postcopy,
+        private_batch_pages=parameters.private_batch_pages,
+        send_buffer_bytes=parameters.send_buffer_bytes,
+    )
+    return f"Guest: {guest_words(grid.guest)}.", f"All cells: {', '.join(same)}."
+
+
+def _rules(name: str) -> str:
+    """A profile, and that nobody has compared its rules with real runs where that is so."""
+    proven = any(it.name == name and it.proven for it in PROFILES.values())
+    return f"rules of {name}{'' if proven else ' (UNPROVEN)'}"
 
 
 def _print_part(grid: Grid, places: Sequence[int], console: Console) -> None:

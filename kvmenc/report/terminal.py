@@ -21,10 +21,21 @@ if TYPE_CHECKING:
 
     Item = TypeVar("Item")
 
-__all__ = ["Terminal", "bullet", "columns", "elided", "print_plan"]
+__all__ = [
+    "Terminal",
+    "bullet",
+    "capability_words",
+    "columns",
+    "elided",
+    "guest_words",
+    "print_plan",
+    "rate_words",
+]
 
 _MOST_ROWS = 14
-_HEAD_ROWS = 7
+#: Of rounds with a line for each road.
+_MOST_ROUNDS_BY_ROAD = 10
+_ROADS = ("normal", "zero", "encrypted")
 
 # Columns that hold words; the others hold numbers.
 _WORDS = frozenset({"road", "limited by", "gfns", "RAMBlock", "note", "ended by", "field"})
@@ -44,10 +55,12 @@ def print_plan(plan: Plan, console: Console) -> None:
     console.print(Text(_verdict(plan), style))
     console.print(Text(f"{plan.reason[0].upper()}{plan.reason[1:]}.\n"))
     if plan.interval:
-        console.print(Text(f"{interval_words(plan.interval)}\n"))
+        style = "bold yellow" if plan.interval.knife_edge else ""
+        console.print(Text(f"{interval_words(plan.interval)}\n", style))
     console.print(Text(_guest(plan.guest)))
     console.print(Text(f"{_inputs(plan.inputs)}\n"))
-    console.print(_rounds_table(plan.rounds, plan.guest.page_size))
+    print_rounds = _rounds_by_road if plan.guest.private_pages else _rounds
+    console.print(print_rounds(plan.rounds, plan.guest.page_size))
     console.print(Text())
     console.print(_totals_table(plan))
     console.print(Text(f"\nBottleneck: the {plan.totals.bottleneck}."))
@@ -72,18 +85,61 @@ def _verdict(plan: Plan) -> str:
 
 
 def _guest(guest: Guest) -> str:
+    return f"Guest: {guest_words(guest)}."
+
+
+def guest_words(guest: Guest) -> str:
+    """What was captured, how large it is, and how much of it is private."""
     size = units.format_size(guest.pages * guest.page_size)
-    return f"Guest: {guest.source}; {size}, {guest.private_pages / guest.pages:.1%} private."
+    private = {0: "all shared", guest.pages: "all private"}.get(
+        guest.private_pages, f"{guest.private_pages / guest.pages:.1%} private"
+    )
+    return f"{guest.source}; {size}, {private}"
 
 
 def _inputs(inputs: Inputs) -> str:
     limit = inputs.time_limit_ms
-    return (
-        f"Parameters: max-bandwidth {units.format_bandwidth(inputs.max_bandwidth_bytes_per_s)}, "
-        f"link {units.format_bit_rate(inputs.link_bytes_per_s)}, "
-        f"downtime limit {units.format_time(inputs.downtime_limit_ms)}, "
-        f"{'no time limit' if limit is None else 'time limit ' + units.format_time(limit)}."
-    )
+    parts = [
+        f"max-bandwidth {units.format_bandwidth(inputs.max_bandwidth_bytes_per_s)}",
+        f"link {rate_words(inputs.link_bytes_per_s)}",
+        f"downtime limit {units.format_time(inputs.downtime_limit_ms)}",
+        "no time limit" if limit is None else f"time limit {units.format_time(limit)}",
+        *capability_words(
+            auto_converge=inputs.auto_converge,
+            multifd_channels=inputs.multifd_channels,
+            encoded_share=inputs.xbzrle_encoded_share,
+            postcopy=inputs.postcopy,
+            private_batch_pages=inputs.private_batch_pages,
+            send_buffer_bytes=inputs.send_buffer_bytes,
+        ),
+    ]
+    return f"Parameters: {', '.join(parts)}."
+
+
+def rate_words(bytes_per_s: float) -> str:
+    """A network's speed, in bytes as QEMU has it and in bits as networks have it."""
+    return f"{units.format_bandwidth(bytes_per_s)} ({units.format_bit_rate(bytes_per_s)})"
+
+
+def capability_words(
+    *,
+    auto_converge: bool,
+    multifd_channels: int,
+    encoded_share: float | None,
+    postcopy: bool,
+    private_batch_pages: int,
+    send_buffer_bytes: float,
+) -> list[str]:
+    """What is not as usual, a few words each."""
+    words = {
+        "auto-converge": auto_converge,
+        f"multifd of {multifd_channels}": multifd_channels,
+        f"xbzrle to {encoded_share or 0:.3g} of a page": encoded_share,
+        "postcopy": postcopy,
+        f"firmware batches of {private_batch_pages} pages": private_batch_pages > 1,
+        f"send buffer {units.format_size(send_buffer_bytes)}": send_buffer_bytes,
+    }
+    return [text for text, given in words.items() if given]
 
 
 def columns(*names: str, whole: Collection[str] = ()) -> Table:
@@ -100,47 +156,77 @@ def columns(*names: str, whole: Collection[str] = ()) -> Table:
     return table
 
 
-def _rounds_table(rounds: Sequence[PlannedRound], page_size: int) -> Table:
+def _rounds(rounds: Sequence[PlannedRound], page_size: int) -> Table:
     """A round to a row: what was dirty when it began, then the bytes sent by road."""
-    table = columns(
-        "round", "time", "dirty", "private", "normal", "zero", "encrypted", "limited by"
-    )
+    table = columns("round", "time", "dirty", "normal", "zero", "limited by", whole={"time"})
     for number, one in elided(rounds):
         if one is None:
             table.add_row("...", f"({number} more)")
             continue
         table.add_row(
-            "stopped" if one.stopped else str(number),
+            _name(one, number),
             units.format_time(one.ms),
             units.format_size(one.dirty_pages * page_size),
-            f"{one.private_pages / (one.dirty_pages or 1):.1%}",
             _size(one.bytes.normal),
             _size(one.bytes.zero),
-            _size(one.bytes.encrypted),
             one.bottleneck,
         )
     return table
 
 
-def elided(items: Sequence[Item]) -> Iterator[tuple[int, Item | None]]:
+def _rounds_by_road(rounds: Sequence[PlannedRound], page_size: int) -> Table:
+    """A round to some rows: what was dirty when it began, then what went each road."""
+    table = columns(
+        "round", "dirty", "road", "pages", "bytes", "time", "limited by", whole={"dirty"}
+    )
+    for number, one in elided(rounds, _MOST_ROUNDS_BY_ROAD):
+        if one is None:
+            table.add_row("...", f"({number} more)")
+            continue
+        dirty = units.format_size(one.dirty_pages * page_size)
+        for row, sent in enumerate(_by_road(one)):
+            first = (_name(one, number), dirty) if row == 0 else ("", "")
+            table.add_row(*first, *sent, one.bottleneck if row == 0 else "")
+    return table
+
+
+def _name(one: PlannedRound, number: int) -> str:
+    return "stopped" if one.stopped else str(number)
+
+
+def _by_road(one: PlannedRound) -> list[tuple[str, str, str, str]]:
+    """Road, pages, bytes and time of each road that pages went; at least one line."""
+    sent = [
+        (
+            road,
+            f"{getattr(one.pages, road):,}",
+            _size(getattr(one.bytes, road)),
+            units.format_time(getattr(one.ms_by_road, road)),
+        )
+        for road in _ROADS
+        if getattr(one.pages, road)
+    ]
+    return sent or [("-", "0", "-", units.format_time(one.ms))]
+
+
+def elided(items: Sequence[Item], most: int = _MOST_ROWS) -> Iterator[tuple[int, Item | None]]:
     """Numbered items; None, with how many, in place of the middle of a long list."""
-    skipped = len(items) - _MOST_ROWS
+    skipped, head = len(items) - most, most // 2
     for i, one in enumerate(items):
-        if skipped <= 0 or not _HEAD_ROWS <= i < _HEAD_ROWS + skipped:
+        if skipped <= 0 or not head <= i < head + skipped:
             yield i + 1, one
-        elif i == _HEAD_ROWS:
+        elif i == head:
             yield skipped, None
 
 
 def _totals_table(plan: Plan) -> Table:
     table = columns("road", "pages", "bytes", "time")
-    totals = plan.totals
-    for road in ("normal", "zero", "encrypted"):
-        pages, ms = getattr(totals.pages, road), getattr(totals.ms, road)
+    for road in _ROADS:
+        pages, ms = getattr(plan.totals.pages, road), getattr(plan.totals.ms, road)
         time = units.format_time(ms) if pages else "-"
-        table.add_row(road, f"{pages:,}", _size(getattr(totals.bytes, road)), time)
+        table.add_row(road, f"{pages:,}", _size(getattr(plan.totals.bytes, road)), time)
     spent = units.format_time(sum(one.ms for one in plan.rounds))
-    table.add_row("all", f"{totals.pages.total:,}", _size(totals.bytes.total), spent)
+    table.add_row("all", f"{plan.totals.pages.total:,}", _size(plan.totals.bytes.total), spent)
     return table
 
 

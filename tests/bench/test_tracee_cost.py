@@ -50,7 +50,7 @@ def setup(ram_gib: float) -> Setup:
     ram_mib = int(ram_gib * 1024)
     if ram_gib <= 16:
         return Setup(ram_mib, cpu_limit_s=3600)
-    return Setup(ram_mib, "unreserved", cpu_limit_s=3600, extra=("-cpu", "qemu64,phys-bits=42"))
+    return Setup(ram_mib, ram="unreserved", cpu_limit_s=3600, extra=("-cpu", "qemu64,phys-bits=42"))
 
 
 class Slice(NamedTuple):
