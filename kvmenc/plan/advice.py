@@ -100,6 +100,8 @@ def advise(capture: Capture, parameters: Parameters, profile: Profile = QEMU_10_
     """
     what_if = WhatIf(capture, profile)
     ends = what_if.converges(parameters)
+    if parameters.postcopy and ends:
+        return Advice(kind="margin", changes=(), postcopy="not-needed")  # it waits for no threshold
     settings = _settings(capture, parameters, ends=ends)
     changes = tuple(_change(what_if, setting, ends=ends) for setting in settings)
     capabilities = () if ends else tuple(_capabilities(what_if, parameters))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from kvmenc.plan import words
 from kvmenc.plan.answer import query_migrate
-from kvmenc.plan.profile import QEMU_10_0
+from kvmenc.plan.profile import QEMU_10_0, profile_for
 from kvmenc.plan.result import (
     Counts,
     Guest,
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from kvmenc.plan.profile import Profile
     from kvmenc.plan.result import Bottleneck, Verdict
 
-__all__ = ["guest_of", "make_plan", "plan_many"]
+__all__ = ["guest_of", "inputs_of", "make_plan", "plan_many"]
 
 #: Plans that a process gets at a time: one alone takes about as long as its way there.
-_FLEET_CHUNK = 16
+_FLEET_LOT = 16
 
 
 def make_plan(capture: Capture, parameters: Parameters, profile: Profile = QEMU_10_0) -> Plan:
@@ -51,7 +51,7 @@ def make_plan(capture: Capture, parameters: Parameters, profile: Profile = QEMU_
         downtime_ms=outcome.downtime_ms if ends else None,
         profile=profile.name,
         proven=bool(profile.proven),
-        inputs=_inputs(parameters),
+        inputs=inputs_of(parameters),
         guest=guest,
         rounds=rounds,
         totals=totals,
@@ -61,7 +61,10 @@ def make_plan(capture: Capture, parameters: Parameters, profile: Profile = QEMU_
 
 
 def plan_many(
-    captures: Sequence[Capture], parameters: Sequence[Parameters], executor: Executor
+    captures: Sequence[Capture],
+    parameters: Sequence[Parameters],
+    executor: Executor,
+    profiles: Sequence[Profile] = (),
 ) -> list[Plan]:
     """Plan a fleet: each guest with the parameters at its place, in that order.
 
@@ -69,13 +72,20 @@ def plan_many(
         captures: the guests.
         parameters: as many.
         executor: carries the work out; all that goes to it and comes back can be pickled.
+        profiles: as many; none: the rules of each guest's own QEMU.
     """
-    pairs = list(zip(captures, parameters, strict=True))
-    return list(executor.map(_plan_pair, pairs, chunksize=_FLEET_CHUNK))
+    rules = profiles or [_own_profile(it) for it in captures]
+    wanted = list(zip(captures, parameters, rules, strict=True))
+    lots = [wanted[at : at + _FLEET_LOT] for at in range(0, len(wanted), _FLEET_LOT)]
+    return [plan for plans in executor.map(_plan_lot, lots) for plan in plans]
 
 
-def _plan_pair(pair: tuple[Capture, Parameters]) -> Plan:
-    return make_plan(*pair)
+def _own_profile(capture: Capture) -> Profile:
+    return profile_for(capture.provenance.qemu if capture.provenance else None)
+
+
+def _plan_lot(lot: Sequence[tuple[Capture, Parameters, Profile]]) -> list[Plan]:
+    return [make_plan(*it) for it in lot]
 
 
 def _rounds(
@@ -136,7 +146,8 @@ def _sum(counts: Iterable[Counts]) -> Counts:
     return total
 
 
-def _inputs(parameters: Parameters) -> Inputs:
+def inputs_of(parameters: Parameters) -> Inputs:
+    """The parameters as a plan shows them."""
     xbzrle = parameters.xbzrle
     return Inputs(
         max_bandwidth_bytes_per_s=parameters.max_bandwidth_bytes_per_s,

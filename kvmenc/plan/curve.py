@@ -139,12 +139,32 @@ class DirtyCurve:
 
 def _parts(capture: Capture) -> Iterator[Part]:
     ms, private = [point.ms for point in capture.curve], capture.private_pages
-    pages = [point.private_pages for point in capture.curve]
+    pages = _settled(capture, "private_pages")
     yield from _of_vcpus(capture, _PRIVATE, ClassCurve.through(ms, pages, private))
-    pages = [point.shared_pages for point in capture.curve]
+    pages = _settled(capture, "shared_pages")
     yield from _of_vcpus(capture, _SHARED, ClassCurve.through(ms, pages, _in_use(capture, pages)))
     if capture.device and any(sum(it.pages) for it in capture.device.points):
         yield _of_devices(capture)
+
+
+def _settled(capture: Capture, field: Literal["private_pages", "shared_pages"]) -> list[float]:
+    """The curve's points, and its end where the longest window ends.
+
+    A curve is the mean of its windows as far as they reach. Beyond the others, that the longest
+    one had begun above or below the mean would shift all that follows, also the most it comes to.
+    """
+    pages = [float(getattr(point, field)) for point in capture.curve]
+    reach = sorted(window.points[-1].ms for window in capture.windows)
+    if len(reach) < 2:
+        return pages
+    longest = max(capture.windows, key=lambda it: it.points[-1].ms)
+    end = float(max(sum(getattr(point, field)) for point in longest.points))
+    early = [i for i, point in enumerate(capture.curve) if point.ms <= reach[-2]]
+    at = early[-1] if early else 0
+    base, grown = pages[at], pages[-1] - pages[at]
+    if not grown or end < base:
+        return pages
+    return pages[:at] + [base + (it - base) * (end - base) / grown for it in pages[at:]]
 
 
 def _in_use(capture: Capture, pages: Sequence[float]) -> float:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
-from kvmenc.plan.build import guest_of
+from kvmenc.plan.build import guest_of, inputs_of
 from kvmenc.plan.profile import QEMU_10_0
-from kvmenc.plan.result import Guest, Verdict
+from kvmenc.plan.result import Guest, Inputs, Verdict
 from kvmenc.plan.whatif import WhatIf, converges
 
 if TYPE_CHECKING:
@@ -68,8 +68,7 @@ class Grid(Struct, frozen=True, kw_only=True):
         guest: what was migrated.
         bandwidths_bytes_per_s: the grid's rows.
         downtime_limits_ms: its columns.
-        time_limit_ms: of all cells; no time limit is null.
-        private_rate_pps: of all cells.
+        inputs: the parameters of all cells but for those two.
         cells: row by row.
         sensitive_at: the cell that the sensitivity is of: of those that converge, the one in the
             middle by total time; null when none converges.
@@ -81,8 +80,7 @@ class Grid(Struct, frozen=True, kw_only=True):
     guest: Guest
     bandwidths_bytes_per_s: tuple[float, ...]
     downtime_limits_ms: tuple[float, ...]
-    time_limit_ms: float | None
-    private_rate_pps: float
+    inputs: Inputs
     cells: tuple[Cell, ...]
     sensitive_at: Cell | None
     sensitivity: tuple[Sensitivity, ...]
@@ -131,8 +129,7 @@ def make_grid(
         guest=guest_of(capture),
         bandwidths_bytes_per_s=tuple(bandwidths_bytes_per_s),
         downtime_limits_ms=tuple(downtime_limits_ms),
-        time_limit_ms=parameters.time_limit_ms,
-        private_rate_pps=parameters.private_rate_pps,
+        inputs=inputs_of(parameters),
         cells=tuple(cells),
         sensitive_at=None if middle is None else cells[middle],
         sensitivity=() if middle is None else _sensitivity(what_if, wanted[middle], cells[middle]),

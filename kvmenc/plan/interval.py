@@ -6,7 +6,11 @@ that might have been measured as well:
 
 - made of windows drawn from those of the capture: each saw the guest at another moment;
 - its times moved together within their error, as t = 0 is what they all hang on;
-- of a guest a little faster or slower: two real migrations of one guest differ by so much.
+- of a guest a little faster or slower: two real migrations of one guest differ by so much;
+- at another moment of the guest's own rhythm, if it has one;
+- with a throttle that has more or less of an effect;
+- with a pause a little longer or shorter: QEMU multiplies it by a bandwidth that it measures anew
+  ten times a second.
 
 The interval holds nine tenths of the plans that converge, and on both sides the grain of QEMU's
 windows, within which it is chance where a sync falls; above, also what setting up takes longer
@@ -16,12 +20,14 @@ of the back-test; how it holds for the others is in docs/backtest.md.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec.structs import replace
 
 from kvmenc.capture import curve_of
+from kvmenc.plan.parameters import MAX_DOWNTIME_LIMIT_MS
 from kvmenc.plan.profile import QEMU_10_0
 from kvmenc.plan.result import Interval
 from kvmenc.plan.whatif import WhatIf, converges
@@ -42,6 +48,11 @@ _DRAWS = 24
 _SEED = 2019
 #: How much one guest's pace differs from one migration to the next: the standard deviation.
 _PACE = 0.02
+#: And the bandwidth that QEMU measures from one window to the next.
+_THRESHOLD = 0.01
+#: How much slower a throttled guest writes, of what its vCPUs stand still: one that idles makes up
+#: for it, and each of QEMU's interruptions costs a vCPU more than the pause.
+_GRIP = (0.6, 2.0)
 #: Of a window, on both sides.
 _GRAIN = 0.75
 #: Setting up takes longer by so much, now and then.
@@ -64,7 +75,10 @@ def interval_of(capture: Capture, parameters: Parameters, profile: Profile = QEM
     for _ in range(_DRAWS):
         curve = _moved(_redrawn(capture, windows, rng), rng)
         outcome = WhatIf(replace(capture, curve=curve), profile).outcome(
-            parameters, 1 + rng.normal(0, _PACE)
+            _paused(parameters, 1 + rng.normal(0, _THRESHOLD)),
+            speed=1 + rng.normal(0, _PACE),
+            phase=rng.random(),
+            grip=rng.uniform(*_GRIP),
         )
         if converges(outcome, parameters):
             totals.append(outcome.total_ms)
@@ -78,6 +92,11 @@ def interval_of(capture: Capture, parameters: Parameters, profile: Profile = QEM
         basis="windows" if len(windows) > 1 else "one-window",
         plans=_DRAWS,
     )
+
+
+def _paused(parameters: Parameters, factor: float) -> Parameters:
+    limit_ms = min(parameters.downtime_limit_ms * factor, MAX_DOWNTIME_LIMIT_MS)
+    return dataclasses.replace(parameters, downtime_limit_ms=limit_ms)
 
 
 def _redrawn(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kvmenc.plan.roads import ByRoad
 
 __all__ = ["Counters", "Ledger", "Round"]
+
+#: Less is no time.
+_ROUNDING_MS = 1e-6
 
 
 @dataclass(slots=True)
@@ -104,7 +108,8 @@ class Counters:
     _since_ms: float = 0.0
 
     def window_ended(self, sent_bytes: float, sent_pages: float, ms: float) -> None:
-        """A rate-limit window of ``ms`` is over."""
+        """A rate-limit window of ``ms`` is over; QEMU's clock has whole milliseconds."""
+        ms = max(1.0, math.floor(ms + _ROUNDING_MS))
         self.bandwidth_bytes_per_ms = sent_bytes / ms
         self.pages_per_second = sent_pages / ms * 1000
         self.threshold_bytes = int(self.bandwidth_bytes_per_ms * self.downtime_limit_ms)

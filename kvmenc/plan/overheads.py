@@ -24,8 +24,11 @@ _SYNC_MS, _SYNC_MS_PER_GIB = 0.1, 0.03
 _SYNC_US_PER_CROOKED_PAGE = 0.01
 #: Stopping vCPUs, and device state, of small guests of QEMU 7.2 with nothing to send: 1 to 2.
 _DEVICES_MS = 1.0
-#: The median of the same guests; single ones took up to 500 ms to get QEMU's lock.
-_SETUP_MS = 10.0
+#: The median of the same guests, connecting included; single ones took up to 500 ms to get QEMU's
+#: lock.
+_SETUP_MS = 12.0
+#: A thread that sleeps until a window's end wakes up so much later, likewise.
+WAKE_MS = 0.1
 _WORD_PAGES = 64
 _GIB = 2**30
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from kvmenc.plan.ledger import Counters, Ledger, Round
+from kvmenc.plan.overheads import WAKE_MS
 from kvmenc.plan.stall import Stall
 from kvmenc.plan.throttle import GuestClock, SyncTimer, Throttle
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from kvmenc.plan.overheads import Overheads
     from kvmenc.plan.parameters import Parameters
     from kvmenc.plan.profile import Profile
+    from kvmenc.plan.rhythm import Pace
     from kvmenc.plan.roads import RoadCosts
     from kvmenc.plan.sweep import Sweep
 
@@ -41,7 +43,7 @@ __all__ = ["Outcome", "Precopy"]
 
 #: In ms or bytes: less is rounding.
 _TINY = 1e-6
-_MAX_SYNCS = 10_000
+_MAX_SYNCS = 3_000
 #: Costs of a page that differ by no more are the same.
 _ALIKE = 1e-9
 #: A year: the time limit where none is given.
@@ -95,7 +97,7 @@ class Precopy:
         overheads: what else takes time.
         parameters: what the user decides.
         profile: the rules of a QEMU.
-        speed: of the vCPUs, of what they had when they were watched.
+        pace: of the guest.
     """
 
     def __init__(
@@ -105,7 +107,7 @@ class Precopy:
         overheads: Overheads,
         parameters: Parameters,
         profile: Profile,
-        speed: float = 1.0,
+        pace: Pace,
     ) -> None:
         self._sweep, self._costs, self._profile = sweep, costs, profile
         self._overheads, self._parameters = overheads, parameters
@@ -114,11 +116,12 @@ class Precopy:
         self._counters = Counters(downtime_limit_ms=limit_ms, expected_downtime_ms=limit_ms)
         self._ledger = Ledger(sweep.seen)
         self._stall = Stall(least_ms=profile.window_ms)
-        self._throttle, self._clock, self._speed = (
+        self._throttle, self._pace, self._clock = (
             Throttle(parameters.auto_converge),
-            GuestClock(speed),
-            speed,
+            pace,
+            GuestClock(),
         )
+        self._change_pace(0.0)
         self._window = _Window(0.0)
         self._now = self._sent_again = self._quiet_ms = 0.0
         self._timer = SyncTimer(profile.timer_ms if parameters.auto_converge else None)
@@ -136,7 +139,14 @@ class Precopy:
             self._end_window()
         return end
 
+    def _change_pace(self, at_ms: float) -> None:
+        """The guest's, by its own rhythm or QEMU's throttle."""
+        self._clock.change(at_ms, self._pace.at(at_ms + _TINY, self._throttle.pct))
+        self._pace_until_ms = self._pace.rhythm.next_change_ms(at_ms + _TINY)
+
     def _decide(self) -> Outcome | None:
+        while self._now >= self._pace_until_ms:
+            self._change_pace(self._pace_until_ms)
         timer = self._timer.rings(self._now, self._counters.sync_count)
         if timer or self._little(self._pending_bytes):
             self._now += self._overheads.sync_ms
@@ -173,7 +183,7 @@ class Precopy:
         if period and self._throttle.period_ended(
             period.new_pages * self._costs.page_size, period.sent_bytes
         ):
-            self._clock.change(self._now, self._speed * (1 - self._throttle.pct / 100))
+            self._change_pace(self._now)
             self._stall = Stall(self._profile.window_ms, passes=self._sweep.passes)
         self._stall.note(self._pending_bytes, self._sweep.passes, self._now)
         self._price()
@@ -228,7 +238,7 @@ class Precopy:
         """Sleep if the window's bytes are used up; measure if its time is."""
         window, length = self._window, self._profile.window_ms
         if window.sent_bytes >= self._costs.window_bytes - _TINY:
-            self._quiet_ms = max(0.0, window.start_ms + length - self._now)
+            self._quiet_ms = max(0.0, window.start_ms + length + WAKE_MS - self._now)
             self._now += self._quiet_ms
         elapsed = self._now - window.start_ms
         if elapsed >= length - _TINY:
@@ -244,13 +254,13 @@ class Precopy:
         page_ms, page_bytes = front_ms / front_pages, front_bytes / front_pages
         slices = math.ceil(self._profile.window_ms / slice_ms - _TINY)
         pages = min(slices * slice_pages, self._costs.window_bytes / page_bytes)
-        ms = max(self._profile.window_ms, pages * page_ms)
+        ms = max(self._profile.window_ms + WAKE_MS, pages * page_ms)
         threshold = max(
             self._counters.threshold_bytes,
             page_bytes * pages / ms * self._counters.downtime_limit_ms,
         )
         undecided = self._sweep.pending_pages - threshold / self._costs.page_size
-        until_ms = min(self._deadline_ms, self._timer.next_ms) - self._now
+        until_ms = min(self._deadline_ms, self._timer.next_ms, self._pace_until_ms) - self._now
         count = int(min(self._pages_alike() / pages, undecided / pages, until_ms / ms)) - 1
         if count > 0:
             self._send_windows(count, pages, ms, page_ms)

@@ -2,7 +2,8 @@
 
 Read in the sources of each version, migration/migration.c (``migration_iteration_run``,
 ``migration_update_counters``, ``migration_completion``), migration/ram.c (``ram_save_iterate``,
-``migration_bitmap_sync``, ``migration_trigger_throttle``) and softmmu or system/cpu-throttle.c.
+``migration_bitmap_sync``, ``migration_trigger_throttle``) and softmmu or system/cpu-throttle.c. The
+source of 11 was not to be had: its rules are those of Debian's 11.1.3 as a disassembler shows them.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class Profile:
         version: as ``--qemu`` takes it.
         proven: which real migrations these rules were compared with, in words; empty: none by this
             version's own binary.
+        basis: where the rules are from.
         window_ms: the rate limit and the measured bandwidth are per window (BUFFER_DELAY).
         slice_ms: one call to send pages ends after this long (more than MAX_WAIT, in whole ms).
         clock_pages: it looks at the clock after the first page and then every so many.
@@ -50,6 +52,7 @@ class Profile:
 
     version: str
     proven: str = ""
+    basis: str = "read in its source"
     window_ms: float = 100
     slice_ms: float = 51
     clock_pages: int = 64
@@ -84,6 +87,7 @@ QEMU_10_0 = Profile(
 QEMU_10_2 = Profile(version="10.2", timer_ms=5000, multifd_zero_pages=True, at_threshold=True)
 QEMU_11 = Profile(
     version="11",
+    basis="read in the machine code of 11.1 and seen in its traces",
     timer_ms=5000,
     multifd_zero_pages=True,
     at_threshold=True,

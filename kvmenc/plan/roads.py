@@ -56,6 +56,8 @@ _MULTIFD_BYTES = 8 + 320 / 128
 #: each other.
 _PACKET_PAGES = 128
 _PACKET_BYTES = 320 + _PACKET_PAGES * 8
+#: Of a zero page all is read before that is known: measured on QEMU 7.2, 42,000 pages in 28 ms.
+_ZERO_CHECK_MS = 0.0007
 #: The least that one thread of QEMU writes into a buffer with room: measured on a slow machine.
 _MEMORY_BYTES_PER_MS = 1e6
 
@@ -119,7 +121,9 @@ class RoadCosts:
         return at_once / memory + (size - at_once) / self._link_bytes_per_ms
 
     def _live_ms(self, bytes_per_page: ByRoad) -> ByRoad:
-        return bytes_per_page.scaled(self._live_ms_per_byte).plus(self.firmware_ms_per_page)
+        wire_ms = bytes_per_page.scaled(self._live_ms_per_byte)
+        wire_ms = wire_ms._replace(zero=max(wire_ms.zero, _ZERO_CHECK_MS))
+        return wire_ms.plus(self.firmware_ms_per_page)
 
     def bytes_again(self, known: float) -> ByRoad:
         """Bytes of a page of each road, where xbzrle knows a share of the normal ones."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kvmenc.errors import InputError
@@ -9,6 +10,7 @@ from kvmenc.plan.curve import DirtyCurve
 from kvmenc.plan.overheads import Overheads
 from kvmenc.plan.precopy import Precopy
 from kvmenc.plan.profile import QEMU_10_0
+from kvmenc.plan.rhythm import Pace, rhythm_of
 from kvmenc.plan.roads import RoadCosts
 from kvmenc.plan.sweep import Sweep
 
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from kvmenc.plan.profile import Profile
 
 __all__ = ["WhatIf", "converges"]
+
+#: Odd, so that one is in the middle.
+_PHASES = 5
 
 
 class WhatIf:
@@ -32,14 +37,24 @@ class WhatIf:
     def __init__(self, capture: Capture, profile: Profile = QEMU_10_0) -> None:
         self.capture, self.profile = capture, profile
         self._curve, self._overheads = DirtyCurve.from_capture(capture), Overheads.of(capture)
+        self._rhythm = rhythm_of(capture)
 
-    def outcome(self, parameters: Parameters, speed: float = 1.0) -> Outcome:
+    def outcome(
+        self,
+        parameters: Parameters,
+        speed: float = 1.0,
+        phase: float | None = None,
+        grip: float = 1.0,
+    ) -> Outcome:
         """How a migration would go.
 
         Args:
             parameters: what the user decides.
             speed: the guest runs at this share of what it did, from the start on; as a model,
                 it writes in proportion.
+            phase: at which moment of its rhythm, 0 to 1; None: the one in the middle of several, by
+                how long it takes.
+            grip: how much slower it writes when throttled, of what its vCPUs stand still.
 
         Raises:
             InputError: postcopy of a guest with private pages.
@@ -48,9 +63,20 @@ class WhatIf:
             raise InputError(
                 "postcopy cannot take private pages: nobody has written the receiving side"
             )
+        if phase is not None or not self._rhythm.off_ms:
+            return self._simulate(parameters, self._pace(speed, phase or 0.0, grip))
+        paces = [self._pace(speed, it / _PHASES, grip) for it in range(_PHASES)]
+        outcomes = [self._simulate(parameters, pace) for pace in paces]
+        outcomes.sort(key=lambda it: (not converges(it, parameters), it.total_ms))
+        return outcomes[_PHASES // 2]
+
+    def _pace(self, speed: float, phase: float, grip: float) -> Pace:
+        return Pace(speed, replace(self._rhythm, phase=phase), grip)
+
+    def _simulate(self, parameters: Parameters, pace: Pace) -> Outcome:
         sweep = Sweep(self.capture.blocks, self._curve, self.profile.clear_pages)
         costs = RoadCosts(self.capture.page_size, parameters, self.profile)
-        return Precopy(sweep, costs, self._overheads, parameters, self.profile, speed).run()
+        return Precopy(sweep, costs, self._overheads, parameters, self.profile, pace).run()
 
     def converges(self, parameters: Parameters, speed: float = 1.0) -> bool:
         """Whether that migration would end, and in time."""

@@ -45,6 +45,11 @@ def _why(outcome: Outcome, parameters: Parameters) -> str:
     if parameters.time_limit_ms and outcome.total_ms > parameters.time_limit_ms:
         limit = units.format_time(parameters.time_limit_ms)
         return f"it would end only after the time limit of {limit}"
+    if parameters.postcopy and outcome.postcopy_bytes:
+        follows = units.format_size(outcome.postcopy_bytes)
+        return f"after the first pass the guest goes on at the destination, and {follows} follow it"
+    if outcome.counters.throttle_pct:
+        fits += f", with vCPUs throttled by {outcome.counters.throttle_pct} %"
     if outcome.downtime_ms and outcome.downtime_ms > parameters.downtime_limit_ms:
         return f"{pending} was left to send, within {fits}; QEMU only estimates that limit"
     return f"{pending} was left to send, within {fits}"
@@ -54,11 +59,11 @@ def assumptions(guest: Guest, parameters: Parameters, profile: Profile) -> tuple
     """What the numbers rest on, a sentence each."""
     lines = [
         _holds(guest),
-        f"Private or shared: from {guest.private_source}.",
+        f"Private or shared is from: {guest.private_source}.",
         f"The rules are those of {profile.name}, {_proof(profile)}.",
     ]
     if guest.private_pages:
-        lines.append(_firmware(parameters.private_rate_pps))
+        lines.append(_firmware(parameters))
     if guest.zero_pages is None and guest.private_pages < guest.pages:
         lines.append("Zero pages were not looked for: every shared page is sent as normal.")
     if guest.unlogged_pages:
@@ -78,11 +83,13 @@ def _holds(guest: Guest) -> str:
 def _proof(profile: Profile) -> str:
     if profile.proven:
         return f"compared with {profile.proven}"
-    return "UNPROVEN: read in its source, not compared with real runs of it"
+    return f"UNPROVEN: {profile.basis}, not compared with real runs of it"
 
 
-def _firmware(rate_pps: float) -> str:
-    line = f"Private pages pass the firmware one by one, {units.format_page_rate(rate_pps)}"
+def _firmware(parameters: Parameters) -> str:
+    rate_pps, batch = parameters.private_rate_pps, parameters.private_batch_pages
+    how = "one by one" if batch == 1 else f"in lots of {batch:,}"
+    line = f"Private pages pass the firmware {how}, {units.format_page_rate(rate_pps)}"
     if rate_pps == DEFAULT_PRIVATE_RATE_PPS:
         line += " (AMD, 350 to 450: AMDESE/qemu commit 119bb3f02c)"
     return f"{line}."

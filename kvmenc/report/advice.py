@@ -36,7 +36,7 @@ def interval_words(interval: Interval) -> str:
     """Between what times it will be, how sure it is to converge, and what that rests on."""
     rests = {
         "windows": ", as its windows differ",
-        "one-window": "; it has one window, so how much the guest changes is not known",
+        "one-window": "; it has one window, so how much the guest itself changes is not known",
     }[interval.basis]
     share = (
         f"{interval.probability_converges:.0%} of {interval.plans} plans converge (of guests "
@@ -51,6 +51,8 @@ def interval_words(interval: Interval) -> str:
 
 def advice_words(advice: Advice) -> tuple[str, list[str]]:
     """A heading, and a line for each change."""
+    if advice.kind == "margin" and not advice.changes:
+        return "It converges whatever the limits.", []
     if advice.kind == "margin":
         return "It still converges with less, each alone:", [_margin(one) for one in advice.changes]
     lines = [_remedy(one) for one in advice.changes]
@@ -68,7 +70,7 @@ def _remedy(change: Change) -> str:
     name = _NAMES[change.knob]
     model = f" ({_MODEL})" if change.knob == "throttle" else ""
     if change.least is None or change.total_time_ms is None or change.downtime_ms is None:
-        return f"no {name} up to {_value(change, change.looked_to)}{model}"
+        return f"no {name} up to {_value(change, change.looked_to)} does it{model}"
     times = (
         f"{units.format_time(change.total_time_ms)} in all, "
         f"paused for {units.format_time(change.downtime_ms)}"

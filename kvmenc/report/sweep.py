@@ -46,9 +46,9 @@ def heading_lines(grid: Grid, parameters: Parameters) -> tuple[str, str]:
     """The guest; then what is the same in all cells, and whose rules were followed."""
     same = [_rules(grid.profile)]
     if grid.guest.private_pages:
-        same.append(f"firmware {units.format_page_rate(grid.private_rate_pps)}")
-    if grid.time_limit_ms is not None:
-        same.append(f"time limit {units.format_time(grid.time_limit_ms)}")
+        same.append(f"firmware {units.format_page_rate(grid.inputs.private_rate_pps)}")
+    if grid.inputs.time_limit_ms is not None:
+        same.append(f"time limit {units.format_time(grid.inputs.time_limit_ms)}")
     xbzrle = parameters.xbzrle
     same += capability_words(
         auto_converge=parameters.auto_converge,

@@ -102,9 +102,50 @@ def test_the_picture_is_sound_xml_with_a_number_in_each_cell(busy: str, tmp_path
     texts = [text.text for text in root.findall(f"{SVG}text")]
     dashes = sum(cell["total_time_ms"] is None for cell in grid["cells"])
     assert texts.count("-") == dashes > 0
-    assert {"125 ms", "40 Gbit/s"} <= set(texts)
-    white = sum(cell.get("fill") == "white" for cell in cells)
-    assert white == dashes
+    assert {"125 ms", "40 Gbit/s", "bandwidth", "downtime limit"} <= set(texts)
+    assert sum(cell.get("fill") == "url(#never)" for cell in cells) == dashes
+    assert any('a <busy> & "odd" guest; 8 GiB, 12.5% private.' in str(text) for text in texts)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--bandwidth", "1Gbit", "--downtime-limit", "300ms"),
+        ("--qemu", "11", "--auto-converge", "--private-batch", "4094", "--time-limit", "1h"),
+        ("--downtime-limit", ",".join(f"{ms}ms" for ms in range(50, 1000, 50))),
+    ],
+)
+def test_nothing_in_the_picture_is_cut(busy: str, tmp_path: Path, options: tuple[str, ...]) -> None:
+    """By the widest letters that are likely: 0.6 of their height."""
+    path = tmp_path / "grid.svg"
+    sweep(busy, "--private-rate", "20000pps", "--svg", str(path), *options)
+    root = ET.parse(path).getroot()
+    width, height = float(root.get("width", 0)), float(root.get("height", 0))
+    for text in root.iter(f"{SVG}text"):
+        long = len(text.text or "") * float(text.get("font-size", 0)) * 0.6
+        before = {"start": 0.0, "middle": 0.5, "end": 1.0}[text.get("text-anchor", "")]
+        left = float(text.get("x", 0)) - before * long
+        assert left >= 0, text.text
+        assert left + long <= width, text.text
+        assert 0 < float(text.get("y", 0)) < height
+
+
+def test_a_line_in_the_picture_parts_what_converges_from_what_does_not(
+    busy: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "grid.svg"
+    options = ["--bandwidth", "100Mbit,40Gbit", "--downtime-limit", "125ms,5s"]
+    sweep(busy, "--private-rate", "20000pps", "--svg", str(path), *options)
+    (edge,) = ET.parse(path).getroot().findall(f"{SVG}path")
+    # Below both cells of the upper row, which do not converge.
+    assert edge.get("d", "").count("h92") == 2
+    assert "v" not in edge.get("d", "")
+
+
+def test_what_is_the_same_in_all_cells_is_said(busy: str) -> None:
+    out = sweep(busy, "--qemu", "8.2", "--private-rate", "20000pps", "--multifd", "4").stdout
+    assert "rules of qemu-8.2 (UNPROVEN), firmware 20000 pages/s, multifd of 4." in out
+    assert "(UNPROVEN)" not in sweep(busy, "--qemu", "7.2").stdout
 
 
 def test_where_no_cell_converges_it_is_exit_status_1(tmp_path: Path) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
+from kvmenc.capture import save_capture
+from tests.plan.guests import GIB_PAGES, guest
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 
@@ -18,9 +24,13 @@ EXPECTED = {
     ],
 }
 
+needs_distributed = pytest.mark.skipif(
+    importlib.util.find_spec("distributed") is None, reason="dask.distributed is not installed"
+)
+
 
 def test_every_example_is_tested() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.py")} == set(EXPECTED)
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {*EXPECTED, "fleet.py"}
 
 
 @pytest.mark.parametrize("name", EXPECTED)
@@ -30,3 +40,51 @@ def test_example(name: str) -> None:
     )
     assert (run.returncode, run.stderr) == (0, "")
     assert run.stdout.splitlines() == EXPECTED[name]
+
+
+def fleet(*args: str | Path) -> list[str]:
+    """What the example prints; it must leave no process behind."""
+    with subprocess.Popen(
+        [sys.executable, EXAMPLES / "fleet.py", *args],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    ) as run:  # fmt: skip
+        out, complaints = run.communicate(timeout=100)
+    assert (run.returncode, complaints) == (0, "")
+    deadline = time.monotonic() + 10
+    while left := alive(run.pid):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+    return out.splitlines()
+
+
+def alive(session: int) -> list[str]:
+    """The processes of a session, but for those that only wait to be buried."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            text = path.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            continue  # it has just ended
+        state, _parent, _group, its_session = text.rpartition(")")[2].split()[:4]
+        if int(its_session) == session and state not in "ZX":
+            found.append(text)
+    return found
+
+
+@needs_distributed
+def test_a_made_up_fleet_is_planned_alike_by_processes_and_by_dask() -> None:
+    first, second, same, *totals = fleet("40")
+    assert re.fullmatch(r"ProcessPoolExecutor +\d+ plans/s, 2 processes", first)
+    assert re.fullmatch(r"ClientExecutor +\d+ plans/s, 2 processes", second)
+    assert same == "Both say the same."
+    assert re.fullmatch(r"\d+ of 40 guests converge: .* to send,", totals[0])
+    assert re.fullmatch(r".* one after the other, longest pause .*s\.", totals[1])
+
+
+@needs_distributed
+def test_a_fleet_is_made_from_a_capture(tmp_path: Path) -> None:
+    path = tmp_path / "idle.capture"
+    save_capture(guest(GIB_PAGES, 0, [(100, 0, 0)], zero=0), path)
+    lines = fleet(path, "4")
+    assert lines[2] == "Both say the same."
+    assert lines[3].startswith("4 of 4 guests converge: 4.0")

@@ -162,7 +162,7 @@ def test_what_qemu_itself_can_do_is_tried() -> None:
 def test_advice_in_words() -> None:
     _, lines = advice_words(advise(AMD_STORY, Parameters(max_bandwidth_bytes_per_s=1e9)))
     assert lines[0].startswith("downtime limit of about 440 ms (--downtime-limit 440ms): ")
-    assert "no max-bandwidth up to 50 GB/s" in lines
+    assert "no max-bandwidth up to 50 GB/s does it" in lines
     assert any(line.startswith("firmware rate of about 4") for line in lines)
     assert "a model: throttled from the start" in lines[-2]
     assert lines[-1].startswith("auto-converge")

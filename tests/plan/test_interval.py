@@ -48,9 +48,6 @@ def test_windows_that_differ_widen_the_interval_around_the_plan() -> None:
         assert interval.high_ms is not None
         assert interval.low_ms < total_ms(capture) < interval.high_ms
     assert width(wide) > 2 * width(narrow)
-    # No plan is outside those of the extreme windows but for pace and grain.
-    assert wide.low_ms is not None
-    assert wide.low_ms > total_ms(watched(5_000)) * 0.94 - 75
 
 
 def width(interval: Interval) -> float:
