@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 from msgspec import UNSET, UnsetType
 
 from kvmenc.plan.result import QueryMigrate, RamStats, XbzrleCache
+from kvmenc.plan.roads import multifd_share
 
 if TYPE_CHECKING:
     from kvmenc.plan.parameters import Parameters
     from kvmenc.plan.precopy import Outcome
     from kvmenc.plan.profile import Profile
-    from kvmenc.plan.result import Guest, PlannedRound, Totals
+    from kvmenc.plan.result import Counts, Guest, PlannedRound, Totals
 
 __all__ = ["query_migrate"]
 
@@ -50,8 +51,10 @@ def _ram(
     """Encrypted pages are counted as normal, as openEuler's QEMU does (migration/ram.c)."""
     counters, completed = outcome.counters, outcome.end == "completed"
     transferred = totals.bytes.total + round(counters.other_bytes)
-    while_stopped = sum(one.bytes.total for one in rounds if one.stopped)
-    by_multifd = round(totals.bytes.normal) if parameters.multifd_channels else 0
+    stopped = [one.bytes for one in rounds if one.stopped]
+    beside = [_beside(it, parameters, profile) for it in (totals.bytes, *stopped)]
+    while_stopped = sum(it.total for it in stopped) - sum(beside[1:])
+    by_multifd = beside[0] + round(counters.other_bytes * multifd_share(parameters, profile))
     postcopy = round(outcome.postcopy_bytes)
     normal = totals.pages.normal + totals.pages.encrypted - round(counters.known_pages)
     sending_ms = outcome.total_ms - outcome.setup_ms
@@ -77,6 +80,13 @@ def _ram(
         multifd_bytes=by_multifd,
         skipped=0 if profile.counts_skipped else UNSET,
     )
+
+
+def _beside(size: Counts, parameters: Parameters, profile: Profile) -> int:
+    """Bytes of pages that multifd's connections carry: nowhere else does QEMU count these."""
+    if not parameters.multifd_channels:
+        return 0
+    return size.normal + (size.zero if profile.multifd_zero_pages else 0)
 
 
 def _xbzrle(

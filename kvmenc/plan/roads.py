@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from kvmenc.plan.parameters import Parameters
     from kvmenc.plan.profile import Profile
 
-__all__ = ["DEFAULT_PRIVATE_RATE_PPS", "ByRoad", "RoadCosts", "block_name_bytes"]
+__all__ = ["DEFAULT_PRIVATE_RATE_PPS", "ByRoad", "RoadCosts", "block_name_bytes", "multifd_share"]
 
 #: Pages per second that AMD's firmware sends: "between 350-450" in A. Kalra, "migration: for SEV
 #: live migration bump downtime limit to 1s", AMDESE/qemu 119bb3f02c.
@@ -56,6 +56,8 @@ _MULTIFD_BYTES = 8 + 320 / 128
 #: each other.
 _PACKET_PAGES = 128
 _PACKET_BYTES = 320 + _PACKET_PAGES * 8
+#: In the stream, where connections wait for each other once in a round.
+_FLUSH_BYTES = 8
 #: Of a zero page all is read before that is known: measured on QEMU 7.2, 42,000 pages in 28 ms.
 _ZERO_CHECK_MS = 0.0007
 #: The least that one thread of QEMU writes into a buffer with room: measured on a slow machine.
@@ -179,12 +181,23 @@ def _window_bytes(parameters: Parameters, profile: Profile) -> float:
 
 def _between_pages(parameters: Parameters, profile: Profile) -> tuple[int, int]:
     """Bytes that each call, and each time over all RAM, adds to those of the pages."""
-    together = (
-        (parameters.multifd_channels + 1) * _PACKET_BYTES if parameters.multifd_channels else 0
-    )
+    together = _together_bytes(parameters)
     if profile.multifd_syncs_calls:
         return profile.call_bytes + together, 0
-    return profile.call_bytes, together and together + 8
+    return profile.call_bytes, together and together + _FLUSH_BYTES
+
+
+def _together_bytes(parameters: Parameters) -> int:
+    """What brings multifd's connections together: a packet on each, after one that is not full."""
+    channels = parameters.multifd_channels
+    return (channels + 1) * _PACKET_BYTES if channels else 0
+
+
+def multifd_share(parameters: Parameters, profile: Profile) -> float:
+    """Of the bytes that are not pages', about how many go over multifd's connections."""
+    together = _together_bytes(parameters)
+    own = profile.call_bytes if profile.multifd_syncs_calls else _FLUSH_BYTES
+    return together / (together + own)
 
 
 def _bytes_per_page(page_size: int, parameters: Parameters, profile: Profile) -> ByRoad:

@@ -48,7 +48,7 @@ def test_the_default_grid_is_eight_bandwidths_by_six_downtime_limits(busy: str) 
     assert grid["downtime_limits_ms"] == [125, 250, 500, 1000, 2000, 5000]
     assert len(grid["cells"]) == 48
     assert {cell["verdict"] for cell in grid["cells"]} == {"converges", "does-not-converge"}
-    assert grid["private_rate_pps"] == 20_000
+    assert grid["inputs"]["private_rate_pps"] == 20_000
     assert len(grid["sensitivity"]) == 4
 
 

@@ -51,7 +51,7 @@ def test_a_plan_takes_under_50_ms() -> None:
 
 def test_a_plan_of_hundreds_of_syncs_takes_a_fraction_of_a_second() -> None:
     plan = make_plan(MANY_SYNCS, Parameters())
-    assert len(plan.rounds) > 300
+    assert len(plan.rounds) > 250
     assert cpu_ms(lambda: make_plan(MANY_SYNCS, Parameters()), 2) < 400
 
 
