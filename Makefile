@@ -22,11 +22,17 @@ bench: $(STAMP)
 soak: $(STAMP)
 	KVMENC_KILLS=2000 $(BIN)/pytest -q -s --timeout 1800 tests/qemu/test_unharmed.py
 
-# Guests of our own on a real QEMU: captured, planned, migrated, compared.
+# Guests of our own on a real QEMU, and on a newer one if tools/qemu-binary.sh has fetched it:
+# captured, planned, migrated, compared. What was recorded before is kept, but for FRESH=1.
 backtest: $(STAMP)
-	rm -rf .cache/backtest
-	$(BIN)/python -m tests.qemu.backtest .cache/backtest
-	$(BIN)/kvmenc backtest .cache/backtest/*.json
+	@for qemu in qemu-system-x86_64 .cache/qemu-10.0/qemu-system-x86_64; do \
+	  version=$$($$qemu --version 2>/dev/null | sed -n 's/.* version \([0-9]*\.[0-9]*\).*/\1/p'); \
+	  test -n "$$version" || { echo "no $$qemu"; continue; }; \
+	  folder=.cache/backtest-$$version; \
+	  KVMENC_QEMU=$$qemu $(BIN)/python -m tests.qemu.backtest $$folder && \
+	  $(BIN)/python -m tests.qemu.audit $$folder && \
+	  $(BIN)/kvmenc backtest $$folder/*.json || exit; \
+	done
 
 format: $(STAMP)
 	$(BIN)/ruff format .

@@ -139,12 +139,21 @@ class Machine(Qemu):
     @cached_property
     def device(self) -> Qtest:
         """Writes memory as a device does."""
+        return self._cleanup.enter_context(Qtest(self.device_socket()))
+
+    def device_socket(self) -> Path:
+        """What a :class:`Qtest` connects to; only one may, once."""
         path = self._folder / "qtest"
         address = {"type": "unix", "data": {"path": str(path)}}
         backend = {"type": "socket", "data": {"addr": address, "server": True, "wait": False}}
         self.command("chardev-add", id="qtest", backend=backend)
         self.command("object-add", qom_type="qtest", id="qtest", chardev="qtest", log="/dev/null")
-        return self._cleanup.enter_context(Qtest(path))
+        return path
+
+    def version(self) -> str:
+        """Such as 7.2.22."""
+        answer = msgspec.convert(self.command("query-version"), dict[str, Any])
+        return ".".join(str(answer["qemu"][part]) for part in ("major", "minor", "micro"))
 
     def stamp(self, number: int) -> None:
         """Have a Stamper write a number, other than the last, to its pages; wait until it has."""
@@ -225,6 +234,8 @@ class Machine(Qemu):
             max_bandwidth=int(parameters.max_bandwidth_bytes_per_s),
             downtime_limit=int(parameters.downtime_limit_ms),
         )
+        auto_converge = {"capability": "auto-converge", "state": parameters.auto_converge}
+        self.command("migrate-set-capabilities", capabilities=[auto_converge])
         self.command("migrate", uri=uri)
 
     def _end_of_migration(self, until_sync: float) -> QueryMigrate | None:
@@ -236,14 +247,15 @@ class Machine(Qemu):
         now = msgspec.convert(progress, QueryMigrate)
         return now if status == "completed" or now.ram.dirty_sync_count >= until_sync else None
 
-    def twin(self, folder: Path) -> Machine:
-        """Another of the same kind, into which this one can migrate."""
-        setup = replace(self._setup, incoming=True)
+    def twin(self, folder: Path, netns: str | None = None) -> Machine:
+        """Another of the same kind, into which this one can migrate; in a namespace, if given."""
+        netns = self._setup.netns if netns is None else netns
+        setup = replace(self._setup, incoming=True, netns=netns)
         return Machine(folder, self.guest, self._board, setup)
 
-    def listen(self) -> str:
+    def listen(self, host: str = "127.0.0.1") -> str:
         """Let a migration come by TCP; returns its URI."""
-        self.command("migrate-incoming", uri="tcp:127.0.0.1:0")
+        self.command("migrate-incoming", uri=f"tcp:{host}:0")
         progress = msgspec.convert(self.command("query-migrate"), dict[str, Any])
         [address] = progress["socket-address"]
         return f"tcp:{address['host']}:{address['port']}"

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from qemu.qmp import QMPClient, QMPError
 
-from tests.qemu.setup import PROGRAM, Setup
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from pathlib import Path
+
+    from tests.qemu.setup import Setup
 
 _PATIENCE_S = 30.0
 #: Before whatever else keeps the machine busy; without the right to, nice says so and goes on.
@@ -58,7 +58,7 @@ class Qemu:
         arguments += ["-qmp", f"unix:{self.second_socket},server=on,wait=off"]
         with log.open("wb") as output:
             self._process = subprocess.Popen(
-                [*FIRST, PROGRAM, *arguments],
+                [*FIRST, *setup.command, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
