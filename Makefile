@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test bench soak backtest format clean
+.PHONY: demo test test-qemu-10 bench soak backtest format clean
 
 demo: $(STAMP)
 	@$(BIN)/kvmenc demo
@@ -13,6 +13,11 @@ test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest -q
+
+# Plans against migrations of the newer QEMU that tools/qemu-binary.sh has fetched.
+test-qemu-10: $(STAMP)
+	KVMENC_QEMU=$(CURDIR)/.cache/qemu-10.0/qemu-system-x86_64 \
+	  $(BIN)/pytest -q tests/qemu/test_backtest.py -k as_it_was_planned
 
 bench: $(STAMP)
 	$(BIN)/pytest -q -s -m bench tests/bench

@@ -50,9 +50,9 @@ _SEED = 2019
 _PACE = 0.02
 #: And the bandwidth that QEMU measures from one window to the next.
 _THRESHOLD = 0.01
-#: How much slower a throttled guest writes, of what its vCPUs stand still: one that idles makes up
-#: for it, and each of QEMU's interruptions costs a vCPU more than the pause.
-_GRIP = (0.6, 2.0)
+#: What a throttled guest uses of the time left to it: each interruption costs more than the pause,
+#: and one that idles makes up for it.
+_THROTTLED = (0.6, 1.25)
 #: Of a window, on both sides.
 _GRAIN = 0.75
 #: Setting up takes longer by so much, now and then.
@@ -78,7 +78,7 @@ def interval_of(capture: Capture, parameters: Parameters, profile: Profile = QEM
             _paused(parameters, 1 + rng.normal(0, _THRESHOLD)),
             speed=1 + rng.normal(0, _PACE),
             phase=rng.random(),
-            grip=rng.uniform(*_GRIP),
+            throttled=rng.uniform(*_THROTTLED),
         )
         if converges(outcome, parameters):
             totals.append(outcome.total_ms)

@@ -5,8 +5,9 @@ more than half the bytes that were sent in it, for the second time, vCPUs stand 
 the time, and for 10 % more each time again, up to 99 %. Of the timer (system/cpu-throttle.c) a vCPU
 gets the rest.
 
-A guest that is throttled writes less in proportion, as far as its vCPUs were busy all the time: one
-that idles half of the time makes up for it. A capture does not know which it is.
+A guest that is throttled writes less in proportion, and some less for being interrupted, as far as
+its vCPUs were busy all the time: one that idles half of the time makes up for it. A capture does
+not know which it is.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from kvmenc.plan.curve import DirtyCurve
 from kvmenc.plan.overheads import Overheads
 from kvmenc.plan.precopy import Precopy
 from kvmenc.plan.profile import QEMU_10_0
-from kvmenc.plan.rhythm import Pace, rhythm_of
+from kvmenc.plan.rhythm import THROTTLED, Pace, rhythm_of
 from kvmenc.plan.roads import RoadCosts
 from kvmenc.plan.sweep import Sweep
 
@@ -44,7 +44,7 @@ class WhatIf:
         parameters: Parameters,
         speed: float = 1.0,
         phase: float | None = None,
-        grip: float = 1.0,
+        throttled: float = THROTTLED,
     ) -> Outcome:
         """How a migration would go.
 
@@ -54,7 +54,7 @@ class WhatIf:
                 it writes in proportion.
             phase: at which moment of its rhythm, 0 to 1; None: the one in the middle of several, by
                 how long it takes.
-            grip: how much slower it writes when throttled, of what its vCPUs stand still.
+            throttled: of the time that QEMU's throttle leaves its vCPUs, how much they use.
 
         Raises:
             InputError: postcopy of a guest with private pages.
@@ -64,14 +64,14 @@ class WhatIf:
                 "postcopy cannot take private pages: nobody has written the receiving side"
             )
         if phase is not None or not self._rhythm.off_ms:
-            return self._simulate(parameters, self._pace(speed, phase or 0.0, grip))
-        paces = [self._pace(speed, it / _PHASES, grip) for it in range(_PHASES)]
+            return self._simulate(parameters, self._pace(speed, phase or 0.0, throttled))
+        paces = [self._pace(speed, it / _PHASES, throttled) for it in range(_PHASES)]
         outcomes = [self._simulate(parameters, pace) for pace in paces]
         outcomes.sort(key=lambda it: (not converges(it, parameters), it.total_ms))
         return outcomes[_PHASES // 2]
 
-    def _pace(self, speed: float, phase: float, grip: float) -> Pace:
-        return Pace(speed, replace(self._rhythm, phase=phase), grip)
+    def _pace(self, speed: float, phase: float, throttled: float) -> Pace:
+        return Pace(speed, replace(self._rhythm, phase=phase), throttled)
 
     def _simulate(self, parameters: Parameters, pace: Pace) -> Outcome:
         sweep = Sweep(self.capture.blocks, self._curve, self.profile.clear_pages)

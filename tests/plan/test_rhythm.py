@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from kvmenc.capture import Capture, Window, WindowPoint, curve_of
 from kvmenc.plan import Parameters, interval_of
-from kvmenc.plan.rhythm import ALWAYS_ON, Pace, Rhythm, rhythm_of
+from kvmenc.plan.rhythm import ALWAYS_ON, THROTTLED, Pace, Rhythm, rhythm_of
 from kvmenc.plan.whatif import WhatIf, converges
 from tests.plan.guests import GIB_PAGES, guest
 from tests.plan.test_precopy import IDLE
@@ -84,11 +84,11 @@ def test_changes_come_in_turn_and_the_speed_is_1_on_the_average(
     assert gone == pytest.approx(on_ms + off_ms, rel=1e-3, abs=1e-2)
 
 
-def test_a_throttle_has_more_or_less_of_a_grip() -> None:
-    assert Pace().at(0, 20) == pytest.approx(0.8)
-    assert Pace(grip=2).at(0, 20) == pytest.approx(0.6)
-    assert Pace(speed=0.5, grip=0).at(0, 99) == pytest.approx(0.5)
-    assert Pace(grip=5).at(0, 99) == pytest.approx(0.01)
+def test_a_throttled_guest_uses_more_or_less_of_what_is_left_to_it() -> None:
+    assert Pace().at(0, 0) == 1
+    assert Pace().at(0, 20) == pytest.approx(0.8 * THROTTLED)
+    assert Pace(throttled=1).at(0, 99) == pytest.approx(0.01)
+    assert Pace(speed=0.5, throttled=5).at(0, 50) == pytest.approx(0.5)
 
 
 def test_a_pause_ends_a_migration_that_the_mean_pace_never_would() -> None:
