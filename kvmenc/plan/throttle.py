@@ -44,9 +44,9 @@ class Throttle:
         self.high += 1
         if self.high < 2:
             return False
-        self.high = 0
+        self.high, before = 0, self.pct
         self.pct = min(self.pct + _STEP_PCT, MAX_THROTTLE_PCT) if self.pct else _FIRST_PCT
-        return True
+        return self.pct > before
 
     @property
     def may_rise(self) -> bool:

@@ -31,10 +31,18 @@ def test_a_good_period_between_two_bad_ones_changes_nothing() -> None:
 
 def test_there_is_an_end_to_it() -> None:
     throttle = Throttle(enabled=True)
-    for _ in range(40):
-        throttle.period_ended(100, 100)
+    raised = [throttle.period_ended(100, 100) for _ in range(40)]
     assert throttle.pct == MAX_THROTTLE_PCT
     assert not throttle.may_rise
+    assert raised.count(True) == 9
+
+
+def test_a_hot_set_that_no_throttle_helps_is_given_up_soon() -> None:
+    hot = guest(GIB_PAGES, 0, [(10, 0, 10_500), (1000, 0, 10_500)])
+    outcome = WhatIf(hot).outcome(Parameters(auto_converge=True))
+    assert outcome.end == "no-progress"
+    assert outcome.counters.throttle_pct == MAX_THROTTLE_PCT
+    assert outcome.counters.sync_count < 1000
 
 
 def test_without_the_capability_nothing_is_throttled() -> None:
