@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ALWAYS_ON", "THROTTLED", "Pace", "Rhythm", "rhythm_of"]
 
-#: Looks further apart than this see on and off mixed.
+#: Looks further apart than this see on and off mixed, unless they see nothing new.
 _LONGEST_STRETCH_MS = 350.0
 #: Looks closer than this may fall between two writes of a guest that is on.
 _SHORTEST_STRETCH_MS = 40.0
@@ -134,9 +134,9 @@ def _telling(window: Window) -> list[_Stretch]:
         ms = point.ms - at_ms
         if ms < _SHORTEST_STRETCH_MS:
             continue
-        if ms > _LONGEST_STRETCH_MS:
-            break
         pages = _pages(point)
+        if ms > _LONGEST_STRETCH_MS and pages > seen:
+            break
         found.append(_Stretch(ms, max(0, pages - seen)))
         at_ms, seen = point.ms, max(seen, pages)
     return found
