@@ -123,7 +123,7 @@ class Precopy:
         )
         self._change_pace(0.0)
         self._window = _Window(0.0)
-        self._now = self._sent_again = self._quiet_ms = 0.0
+        self._now = self._sent_again = self._quiet_ms = self._first_left = 0.0
         self._timer = SyncTimer(profile.timer_ms if parameters.auto_converge else None)
         self._batch = parameters.private_batch_pages
         self._price()
@@ -174,8 +174,9 @@ class Precopy:
         )
 
     def _sync(self) -> None:
-        sent = self._sweep.sent
-        self._sent_again += sum(sent) if self._sweep.passes > 1 else 0.0
+        sent, first = self._sweep.sent, self._first_left
+        self._sent_again += max(0.0, sum(sent) - first) if self._sweep.passes > 1 else 0.0
+        self._first_left = self._sweep.pending_pages if self._sweep.passes < 1 else 0.0
         self._counters.known_pages += sent.normal * self._known
         new_pages = self._sweep.sync(self._clock.ms(self._now))
         self._ledger.next_round(self._now, sent, self._sweep.seen)

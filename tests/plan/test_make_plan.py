@@ -115,13 +115,13 @@ def test_slow_firmware_is_named_as_the_bottleneck() -> None:
 @pytest.mark.parametrize(
     ("capture", "parameters", "reason"),
     [
-        (guest(GIB_PAGES, 0, IDLE), Parameters(), "was left to send, within the 38.4 MiB that a"),
+        (guest(GIB_PAGES, 0, IDLE), Parameters(), "was left to send, within the 38.7 MiB that a"),
         (
             guest(GIB_PAGES, 0, IDLE),
             Parameters(time_limit_ms=500),
             "there is still 960 MiB to send",
         ),
-        (AMD_STORY, Parameters(1e9), "no sync leaves less than 834 KiB to send, over the 488 KiB"),
+        (AMD_STORY, Parameters(1e9), "no sync leaves less than 834 KiB to send, over the 490 KiB"),
         (AMD_STORY, Parameters(1e9, downtime_limit_ms=1e3), "QEMU only estimates that limit"),
     ],
 )
@@ -146,7 +146,7 @@ def test_finishing_after_the_time_limit_is_not_converging() -> None:
         (guest(100, 10, IDLE), "Zero pages were not looked for: every shared page is sent as"),
         (guest(100, 10, IDLE), "400 pages/s (AMD, 350 to 450: AMDESE/qemu commit 119bb3f02c)"),
         (guest(100, 10, IDLE), "The curve holds what vCPUs write; what devices write is not in"),
-        (guest(100, 10, IDLE), "Private or shared: from a test."),
+        (guest(100, 10, IDLE), "Private or shared is from: a test."),
         (
             guest(100, 10, IDLE),
             "The rules are those of qemu-10.0, compared with real runs of 10.0.",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from kvmenc.capture import BlockFacts, Capture
+from kvmenc.plan import profile_for
 from kvmenc.plan.result import QueryMigrate
 from kvmenc.qemu.text import QemuText
 from kvmenc.qemu.trace import parse_trace
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kvmenc.memory.slots import MemSlot
-    from kvmenc.plan import Parameters
+    from kvmenc.plan import Parameters, Profile
     from tests.qemu.guest import Guest
 
 _BLOCK = re.compile(r"^ *(\S+) +4 KiB +0x\w+ +(0x\w+) ", re.MULTILINE)
@@ -154,6 +155,11 @@ class Machine(Qemu):
         """Such as 7.2.22."""
         answer = msgspec.convert(self.command("query-version"), dict[str, Any])
         return ".".join(str(answer["qemu"][part]) for part in ("major", "minor", "micro"))
+
+    @property
+    def profile(self) -> Profile:
+        """The rules by which it migrates."""
+        return profile_for(self.version())
 
     def stamp(self, number: int) -> None:
         """Have a Stamper write a number, other than the last, to its pages; wait until it has."""

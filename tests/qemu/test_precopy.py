@@ -77,7 +77,7 @@ def test_a_guest_converges_as_planned(
     """The downtime limits lie in the middle of ranges that all give the same number of syncs."""
     limits = parameters(downtime_limit_ms)
     with Machine(tmp_path / "vm", Guest(REGION_PAGES, writer=writer)) as qemu:
-        plan = make_plan(qemu.capture(), limits)
+        plan = make_plan(qemu.capture(), limits, qemu.profile)
         assert plan.verdict == "converges"
         assert plan.query_migrate.ram.dirty_sync_count == syncs
 
@@ -94,12 +94,12 @@ def test_a_guest_does_not_converge_as_planned(tmp_path: Path) -> None:
     limit_ms = 340
     with Machine(tmp_path / "vm", Guest(REGION_PAGES, writer=Writer(4032, 4032, 40))) as qemu:
         capture = qemu.capture()
-        assert make_plan(capture, parameters(limit_ms)).verdict == "does-not-converge"
+        assert make_plan(capture, parameters(limit_ms), qemu.profile).verdict == "does-not-converge"
 
         def migrate() -> Misfits:
             real = qemu.migrate(parameters(limit_ms), until_sync=8)
             assert real.status == "active"
             until_then = parameters(limit_ms, real.total_time - real.setup_time)
-            return misfits(real, make_plan(capture, until_then))
+            return misfits(real, make_plan(capture, until_then, qemu.profile))
 
         one_of_three_fits(migrate)
