@@ -28,26 +28,21 @@ def recorded(folder: Path, name: str) -> Run:
     return load_run(file)
 
 
-@pytest.mark.parametrize("name", ["hot set below the threshold", "hot and cold"])
-def test_a_real_migration_is_as_it_was_planned(tmp_path: Path, name: str) -> None:
+def test_a_real_migration_is_as_it_was_planned(tmp_path: Path) -> None:
+    """One that the bulk does not decide; `make backtest` does all. What was recorded is kept."""
+    name = "hot and cold, short pause"
     result = backtest([recorded(tmp_path, name)])
     ours = result.summary[0]
     assert ours.predictor == "kvmenc"
     assert ours.verdicts_right == 1
     assert ours.total_time is not None
     assert ours.total_time.median_percent < 10
-
-
-def test_what_was_recorded_is_kept(tmp_path: Path) -> None:
-    scenario = next(it for it in SCENARIOS if it.name == "idle")
-    [file] = record([scenario], tmp_path, repeats=1, tries=1)
-    before = file.stat().st_mtime_ns
-    assert not list(record([scenario], tmp_path, repeats=1, fresh=False))
-    assert file.stat().st_mtime_ns == before
+    again = [it for it in SCENARIOS if it.name == name]
+    assert not list(record(again, tmp_path, repeats=1, fresh=False))
     [row] = rows(tmp_path)
-    assert row.scenario == "idle"
+    assert row.scenario == name
     assert row.completed == row.runs == 1
-    assert row.after_bulk < 0.1
+    assert row.after_bulk > 0.3
 
 
 def test_a_migration_over_a_shaped_cable_goes_at_its_pace(tmp_path: Path) -> None:
