@@ -99,7 +99,7 @@ def command(
     if svg:
         from kvmenc.report.svg import draw_grid  # noqa: PLC0415
 
-        _write(svg, draw_grid(grid, parameters))
+        _write(svg, draw_grid(grid))
     if as_json:
         emit_json(grid)
     elif as_csv:
@@ -109,7 +109,7 @@ def command(
     else:
         from kvmenc.report.sweep import print_grid  # noqa: PLC0415 - rich is slow to import
 
-        print_grid(grid, parameters, console())
+        print_grid(grid, console())
     ctx.exit(0 if grid.sensitive_at else 1)
 
 

@@ -19,7 +19,6 @@ from kvmenc.report.sweep import heading_lines, sensitivity_line
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from kvmenc.plan import Parameters
     from kvmenc.plan.grid import Cell, Grid
 
 __all__ = ["draw_grid"]
@@ -56,11 +55,11 @@ class _Frame(NamedTuple):
     bottom: int
 
 
-def draw_grid(grid: Grid, parameters: Parameters) -> str:
+def draw_grid(grid: Grid) -> str:
     """A document of its own: bandwidths down, downtime limits across."""
     columns = max(_LEAST_COLUMNS, len(grid.downtime_limits_ms))
     width = _LEFT + _CELL_WIDTH * columns + _MARGIN
-    heading = [line for text in heading_lines(grid, parameters) for line in _wrapped(text, width)]
+    heading = [line for text in heading_lines(grid) for line in _wrapped(text, width)]
     top = 30 + _LINE * len(heading) + 44
     frame = _Frame(width, top, top + _CELL_HEIGHT * len(grid.bandwidths_bytes_per_s))
     below = _wrapped(sensitivity_line(grid), width)

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from kvmenc.plan import Parameters
     from kvmenc.plan.grid import Cell, Grid, Sensitivity
 
 __all__ = ["csv_lines", "heading_lines", "print_grid", "sensitivity_line"]
@@ -31,9 +30,9 @@ _NAMES = {
 }
 
 
-def print_grid(grid: Grid, parameters: Parameters, console: Console) -> None:
+def print_grid(grid: Grid, console: Console) -> None:
     """Total time and pause of each cell, then what matters most."""
-    for line in heading_lines(grid, parameters):
+    for line in heading_lines(grid):
         console.print(Text(line))
     console.print(Text('Cells: total time / pause; "-" does not converge.\n'))
     limits = grid.downtime_limits_ms
@@ -42,22 +41,14 @@ def print_grid(grid: Grid, parameters: Parameters, console: Console) -> None:
     console.print(Text(sensitivity_line(grid)))
 
 
-def heading_lines(grid: Grid, parameters: Parameters) -> tuple[str, str]:
+def heading_lines(grid: Grid) -> tuple[str, str]:
     """The guest; then what is the same in all cells, and whose rules were followed."""
     same = [_rules(grid.profile)]
     if grid.guest.private_pages:
         same.append(f"firmware {units.format_page_rate(grid.inputs.private_rate_pps)}")
     if grid.inputs.time_limit_ms is not None:
         same.append(f"time limit {units.format_time(grid.inputs.time_limit_ms)}")
-    xbzrle = parameters.xbzrle
-    same += capability_words(
-        auto_converge=parameters.auto_converge,
-        multifd_channels=parameters.multifd_channels,
-        encoded_share=xbzrle.encoded_share if xbzrle else None,
-        postcopy=parameters.postcopy,
-        private_batch_pages=parameters.private_batch_pages,
-        send_buffer_bytes=parameters.send_buffer_bytes,
-    )
+    same += capability_words(grid.inputs)
     return f"Guest: {guest_words(grid.guest)}.", f"All cells: {', '.join(same)}."
 
 

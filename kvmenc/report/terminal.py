@@ -104,14 +104,7 @@ def _inputs(inputs: Inputs) -> str:
         f"link {rate_words(inputs.link_bytes_per_s)}",
         f"downtime limit {units.format_time(inputs.downtime_limit_ms)}",
         "no time limit" if limit is None else f"time limit {units.format_time(limit)}",
-        *capability_words(
-            auto_converge=inputs.auto_converge,
-            multifd_channels=inputs.multifd_channels,
-            encoded_share=inputs.xbzrle_encoded_share,
-            postcopy=inputs.postcopy,
-            private_batch_pages=inputs.private_batch_pages,
-            send_buffer_bytes=inputs.send_buffer_bytes,
-        ),
+        *capability_words(inputs),
     ]
     return f"Parameters: {', '.join(parts)}."
 
@@ -121,23 +114,16 @@ def rate_words(bytes_per_s: float) -> str:
     return f"{units.format_bandwidth(bytes_per_s)} ({units.format_bit_rate(bytes_per_s)})"
 
 
-def capability_words(
-    *,
-    auto_converge: bool,
-    multifd_channels: int,
-    encoded_share: float | None,
-    postcopy: bool,
-    private_batch_pages: int,
-    send_buffer_bytes: float,
-) -> list[str]:
+def capability_words(inputs: Inputs) -> list[str]:
     """What is not as usual, a few words each."""
+    share = inputs.xbzrle_encoded_share
     words = {
-        "auto-converge": auto_converge,
-        f"multifd of {multifd_channels}": multifd_channels,
-        f"xbzrle to {encoded_share or 0:.3g} of a page": encoded_share,
-        "postcopy": postcopy,
-        f"firmware batches of {private_batch_pages} pages": private_batch_pages > 1,
-        f"send buffer {units.format_size(send_buffer_bytes)}": send_buffer_bytes,
+        "auto-converge": inputs.auto_converge,
+        f"multifd of {inputs.multifd_channels}": inputs.multifd_channels,
+        f"xbzrle to {share or 0:.3g} of a page": share,
+        "postcopy": inputs.postcopy,
+        f"firmware batches of {inputs.private_batch_pages} pages": inputs.private_batch_pages > 1,
+        f"send buffer {units.format_size(inputs.send_buffer_bytes)}": inputs.send_buffer_bytes,
     }
     return [text for text, given in words.items() if given]
 
