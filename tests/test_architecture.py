@@ -32,6 +32,7 @@ ORDER = (
     "scratchrun",
     "watch",
     "link",
+    "ordering",
     "plan",
     "migrate",
     "backtest",

@@ -17,10 +17,12 @@ from kvmenc.errors import KvmencError
 
 __all__ = ["main", "root"]
 
-#: Subcommand -> what it does. Each is ``command`` in the module of its name beside this one.
+#: Subcommand -> what it does. Each is ``command`` in the module of its name beside this one, with
+#: ``_`` for ``-``.
 COMMANDS = {
     "backtest": "Predictions against migrations that really happened.",
     "capture": "What the guest of a running QEMU dirties, and how fast.",
+    "check-order": "Every interleaving of guest and host, for each sync order.",
     "demo": "The main job, start to end, on the best KVM at hand.",
     "layout": "Where a QEMU's guest has its memory: slots and RAMBlocks.",
     "link": "The way to a host, and what one TCP connection gets of it.",
@@ -48,7 +50,8 @@ class Root(click.Group):
         """Import a command."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"kvmenc.cli.{cmd_name}").command
+        module = import_module(f"kvmenc.cli.{cmd_name.replace('-', '_')}")
+        command: click.Command = module.command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

@@ -149,6 +149,7 @@ class GuestMaps:
             for block in layout.blocks
         }
         self._flips: Counter[str] = Counter()
+        self._disagreeing: Counter[str] = Counter()
         self._synced = False
 
     def clear_dirty(self) -> None:
@@ -165,14 +166,24 @@ class GuestMaps:
             LayoutError: a source gave a slot that is not in the layout.
             Exception: whatever a source raises.
         """
-        for slot, words in _read(dirty, self.layout.logged_slots):
+        self.merge_dirty(dirty)
+        self.copy_private(private)
+        return self._report()
+
+    def merge_dirty(self, source: DirtySource) -> None:
+        """The first half of a sync; raises what ``sync`` does."""
+        for slot, words in _read(source, self.layout.logged_slots):
             self._merge_dirty(slot, words)
+
+    def copy_private(self, source: PrivateSource) -> None:
+        """The second half of a sync; raises what ``sync`` does."""
         aliases: dict[Alias, AliasState] = {}
-        for slot, words in _read(private, self.layout.slots):
+        for slot, words in _read(source, self.layout.slots):
             self._copy_private(slot, words, aliases)
+        self._disagreeing.clear()
         for alias, state in aliases.items():
             self._set_private(alias.block, alias.block_page, state.every, 0, alias.npages)
-        return self._report(aliases)
+            self._disagreeing[alias.block.name] += state.disagreeing_pages
 
     def _merge_dirty(self, slot: MemSlot, words: Words) -> None:
         for it in self.layout.pieces_of(slot):
@@ -198,25 +209,21 @@ class GuestMaps:
             state, dirty, block_page, words, bit, npages
         )
 
-    def _report(self, aliases: dict[Alias, AliasState]) -> SyncReport:
-        disagreeing: Counter[str] = Counter()
-        for alias, state in aliases.items():
-            disagreeing[alias.block.name] += state.disagreeing_pages
+    def _report(self) -> SyncReport:
         flips = self._flips if self._synced else Counter[str]()
         report = SyncReport(
-            tuple(self._block(block, flips, disagreeing) for block in self.layout.blocks),
+            tuple(self._block(block, flips) for block in self.layout.blocks),
             tuple(slot for slot in self.layout.slots if not slot.log_dirty),
         )
         self._flips, self._synced = Counter(), True
         return report
 
-    def _block(
-        self, block: RamBlock, flips: Counter[str], disagreeing: Counter[str]
-    ) -> BlockReport:
+    def _block(self, block: RamBlock, flips: Counter[str]) -> BlockReport:
         name = block.name
         private_pages, shared_pages = self.dirty[name].split(self.private[name])
+        disagreeing = self._disagreeing[name]
         return BlockReport(
-            name, private_pages, shared_pages, flips[name], disagreeing[name], block.override
+            name, private_pages, shared_pages, flips[name], disagreeing, block.override
         )
 
 
