@@ -1,14 +1,16 @@
-"""The sync: both bitmaps of every memslot, read in the one safe order, merged into the RAMBlocks.
+"""The sync: both bitmaps of every memslot, read and merged into the RAMBlocks.
 
-The order is dirty of all slots, then private of all slots, then (the caller's part) page contents.
-The other way round, a page written and flipped between the two reads goes by the road of its old
-state, and its dirty bit is used up (Sean Christopherson, 2021-03-08, case 2 of
+At every sync ``dirty |= private_before ^ private_now``: a page that flipped goes again. Without
+that a page can be left sent by the wrong road: its write may be in one sync and its flip in the
+next, where no dirty bit comes with it (Linux v6.12 converts a page's content first and announces
+that afterwards: arch/x86/mm/mem_encrypt_amd.c, early_set_memory_enc_dec); or a dirty bit is used up
+while the state is still the old one (Sean Christopherson, 2021-03-08, case 2 of
 https://lore.kernel.org/r/YEaAXXGZH0uSMA3v@google.com).
 
-And at every sync ``dirty |= private_before ^ private_now``, for the guest that converts a page's
-content first and announces it afterwards (Linux v6.12, arch/x86/mm/mem_encrypt_amd.c,
-early_set_memory_enc_dec): its write may be in one sync and its flip in the next, where no dirty bit
-comes with it, though the page went by the wrong road in between.
+With it the order of the two readings decides nothing any more; ``kvmenc.ordering`` has tried them
+all (docs/order.md). It is dirty of all slots, private of all slots, and (the caller's part) page
+contents: right for guests that announce before they write even without the rule. What must not be
+is a dirty bit taken from the kernel after the page's content was read.
 """
 
 from __future__ import annotations

@@ -1,4 +1,12 @@
-"""What guests do: the orders in which they flip, announce and write, and settings to do it in."""
+"""What guests do: the orders in which they flip, announce and write, and settings to do it in.
+
+Sources of what Linux does, read in 6.12: arch/x86/mm/pat/set_memory.c, __set_memory_enc_pgtable
+(page table, then the hypercall; the caller writes); kernel/dma/swiotlb.c,
+swiotlb_update_mem_attributes (nobody writes after it); arch/x86/mm/mem_encrypt_amd.c,
+__set_clr_pte_enc (contents, page table), then early_set_mem_enc_dec_hypercall; .bss..decrypted:
+arch/x86/kernel/head64.c, sme_postprocess_startup (page table; written next), and kvm.c,
+kvm_init_platform (the hypercall, much later).
+"""
 
 from __future__ import annotations
 
@@ -106,17 +114,22 @@ ORDERS = (
     Order("flip, announce, write", (_F, _A, _W), seen_in="Linux, set_memory_decrypted()"),
     Order("announce, flip, write", (_A, _F, _W)),
     Order("flip and announce at once, write", (_AT_ONCE, _W), seen_in="SNP, TDX: by the host"),
-    Order("flip, announce", (_F, _A)),
+    Order("flip, announce", (_F, _A), seen_in="Linux, the first SWIOTLB"),
     Order("flip, announce, write, all twice", (_F, _A, _W) * 2),
     Order("flip and back", (_F, _A, _F, _A)),
     Order("flip and back, old bytes expected", (_F, _A, _F, _A), expects_old_bytes=True),
     Order("flip, announce, write, reboot, write", (_F, _A, _W, _R, _W), seen_in="a reboot"),
-    Order("flip, write, announce", (_F, _W, _A), announces_first=False),
+    Order(
+        "flip, write, announce",
+        (_F, _W, _A),
+        announces_first=False,
+        seen_in="Linux, .bss..decrypted at boot; kexec",
+    ),
     Order(
         "convert in place, flip, announce",
         (_C, _F, _A),
         announces_first=False,
-        seen_in="Linux, early_set_memory_decrypted()",
+        seen_in="Linux, early_set_memory_decrypted() at boot",
     ),
     Order("convert in place, there and back", (_C, _F, _A) * 2, announces_first=False),
     Order("announce, convert in place, flip", (_A, _C, _F), announces_first=False),

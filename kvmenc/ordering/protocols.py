@@ -6,7 +6,7 @@ out, on any VM; kvmenc's own is ``GuestMaps.sync`` itself.
 
 Sources: dirty first is the code of "[PATCH v2 04/13]", 2019-07-10, Message-ID
 20190710202219.25939-5-brijesh.singh@amd.com; private first was proposed in its review (David
-Gilbert, 2019-07-11); clearing before reading is QEMU since 5.0 (migration/ram.c,
+Gilbert, 2019-07-11); clearing before reading is QEMU since 4.1 (migration/ram.c,
 migration_bitmap_clear_dirty; v7.2).
 """
 

@@ -137,6 +137,12 @@ def _notes(found: OrderCheck) -> Iterator[str]:
         " outside the verdict. Counted is every run in which they are lost."
     )
     yield "(b): the guest writes before it announces; stops that no host can get right are below."
+    own = {it.name for it in found.protocols if it.own}
+    unpromised = sum(it.not_promised for it in found.cells if it.protocol in own)
+    yield (
+        f"In {unpromised:,} runs of kvmenc's sync the guest reads other bytes of a page that was"
+        " converted and not written since: nothing is promised of those, so they are not counted."
+    )
 
 
 def _print_limits(found: OrderCheck, cells: _Cells, console: Console) -> None:
@@ -147,6 +153,9 @@ def _print_limits(found: OrderCheck, cells: _Cells, console: Console) -> None:
             cell, least = cells.of(Protocol(), order), cells.least_lost(order)
             table.add_row(order.name, f"{cell.no_host:,}", f"{least:,}", f"{cell.runs:,}")
     console.print(table)
+    for order in found.orders:
+        if order.seen_in and not order.announces_first:
+            console.print(bullet(f'"{order.name}" is seen in {order.seen_in}.'))
     console.print(
         bullet(
             "The guest is stopped between writing under a new key and announcing it. Every protocol"
