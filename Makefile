@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-qemu-10 bench soak backtest format clean
+.PHONY: demo test test-qemu-10 bench soak soak-order backtest format clean
 
 demo: $(STAMP)
 	@$(BIN)/kvmenc demo
@@ -26,6 +26,10 @@ bench: $(STAMP)
 # and as often with a sandboxed QEMU.
 soak: $(STAMP)
 	KVMENC_KILLS=2000 $(BIN)/pytest -q -s --timeout 1800 tests/qemu/test_unharmed.py
+
+# Guests that write and flip in threads while syncs run, some million steps.
+soak-order: $(STAMP)
+	KVMENC_ORDER_STEPS=5000000 $(BIN)/pytest -q -s --timeout 1800 tests/ordering/test_stress.py
 
 # Guests of our own on a real QEMU, and on a newer one if tools/qemu-binary.sh has fetched it:
 # captured, planned, migrated, compared. What was recorded before is kept, but for FRESH=1.

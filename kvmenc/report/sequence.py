@@ -7,12 +7,12 @@ say.
 from __future__ import annotations
 
 import re
-from html import escape
 from typing import TYPE_CHECKING, NamedTuple
 
 from kvmenc.errors import InputError
 from kvmenc.ordering.hostcode import Call
 from kvmenc.ordering.pages import Act
+from kvmenc.report.svgparts import SMALL, svg_head, svg_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -24,7 +24,6 @@ __all__ = ["draw_into", "draw_timeline", "made_directory"]
 
 _WIDTH, _MARGIN, _TOP, _ROW = 760, 14, 92, 42
 _GUEST, _HOST, _WRONG, _GREY = "#0b5394", "#38761d", "#cc0000", "#555"
-_SMALL = 11
 
 
 class _Lanes(NamedTuple):
@@ -82,15 +81,10 @@ def draw_timeline(timeline: Timeline) -> str:
     bottom = _TOP + _ROW * len(timeline.steps) + 20
     height = bottom + 64
     lines = [
-        (
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" '
-            f'viewBox="0 0 {_WIDTH} {height}" font-family="sans-serif" font-size="12" role="img">'
-        ),
-        f"<title>{escape(f'{timeline.protocol}; guest: {timeline.order}')}</title>",
+        *svg_head(_WIDTH, height, f"{timeline.protocol}; guest: {timeline.order}"),
         *_arrowheads(),
-        f'<rect width="{_WIDTH}" height="{height}" fill="white"/>',
-        _text(_MARGIN, 22, f"Host: {timeline.protocol}", size=14, weight="bold"),
-        _text(_MARGIN, 40, f"Guest: {timeline.order}. {_setting(timeline)}", ink=_GREY),
+        svg_text(_MARGIN, 22, f"Host: {timeline.protocol}", size=14, weight="bold"),
+        svg_text(_MARGIN, 40, f"Guest: {timeline.order}. {_setting(timeline)}", ink=_GREY),
         *_heads(bottom),
         *_rounds(timeline),
         *(line for at, step in enumerate(timeline.steps) for line in _step(at, step)),
@@ -118,7 +112,7 @@ def _arrowheads() -> Iterator[str]:
 def _heads(bottom: int) -> Iterator[str]:
     for name, x in _LANES._asdict().items():
         yield f'<path d="M{x} {_TOP - 22}V{bottom}" stroke="#bbb" stroke-dasharray="3 3"/>'
-        yield _text(x, _TOP - 28, name, anchor="middle", weight="bold")
+        yield svg_text(x, _TOP - 28, name, anchor="middle", weight="bold")
 
 
 def _rounds(timeline: Timeline) -> Iterator[str]:
@@ -129,7 +123,7 @@ def _rounds(timeline: Timeline) -> Iterator[str]:
             y = _TOP + _ROW * at - 10
             name = "stopped" if step.round is None else f"round {step.round}"
             yield f'<path d="M{_MARGIN} {y}H{_WIDTH - _MARGIN}" stroke="#ddd"/>'
-            yield _text(_MARGIN, y + 14, name, ink=_GREY, size=_SMALL)
+            yield svg_text(_MARGIN, y + 14, name, ink=_GREY, size=SMALL)
             before = step.round
 
 
@@ -147,8 +141,8 @@ def _step(at: int, step: TimelineStep) -> Iterator[str]:
             f'marker-end="url(#{who})"/>'
         )
         left, anchor = (start + end) // 2, "middle"
-    yield _text(left, y - 5, words, anchor=anchor, ink=colour, size=_SMALL)
-    yield _text(left, y + 13, step.result, anchor=anchor, ink=_GREY, size=_SMALL)
+    yield svg_text(left, y - 5, words, anchor=anchor, ink=colour, size=SMALL)
+    yield svg_text(left, y + 13, step.result, anchor=anchor, ink=_GREY, size=SMALL)
 
 
 def _arrow(step: TimelineStep) -> tuple[int, int, str]:
@@ -165,7 +159,7 @@ def _arrow(step: TimelineStep) -> tuple[int, int, str]:
 def _end(timeline: Timeline, bottom: int) -> Iterator[str]:
     page = f"page {timeline.page}" if len(timeline.private_at_first) > 1 else "the page"
     after = f", after {', '.join(timeline.then)}" if timeline.then else ""
-    yield _text(
+    yield svg_text(
         _MARGIN,
         bottom + 18,
         f"Of {page}{after} the guest should read {timeline.source_reads}, and reads"
@@ -177,20 +171,4 @@ def _end(timeline: Timeline, bottom: int) -> Iterator[str]:
         "v: written last. s(), d(): encrypted with the source's, the destination's guest key;"
         " s'(), d'(): decrypted."
     )
-    yield _text(_MARGIN, bottom + 38, key, ink=_GREY, size=_SMALL)
-
-
-def _text(
-    x: float,
-    y: float,
-    text: str,
-    *,
-    anchor: str = "start",
-    ink: str = "black",
-    size: int = 12,
-    weight: str = "normal",
-) -> str:
-    return (
-        f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}" fill="{ink}" font-size="{size}" '
-        f'font-weight="{weight}">{escape(text)}</text>'
-    )
+    yield svg_text(_MARGIN, bottom + 38, key, ink=_GREY, size=SMALL)

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 import textwrap
-from html import escape
 from typing import TYPE_CHECKING, NamedTuple
 
 from kvmenc import units
+from kvmenc.report.svgparts import SMALL, svg_head, svg_text
 from kvmenc.report.sweep import heading_lines, sensitivity_line
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ _GREY = "#444"
 _CELL_WIDTH, _CELL_HEIGHT = 92, 40
 _MARGIN, _LEFT = 14, 116
 _LINE = 16
-_SMALL = 11
 #: Width of a character, of the letters' height: that of wide faces, such as DejaVu Sans.
 _WIDE = 0.6
 _SWATCH = 22
@@ -65,14 +64,9 @@ def draw_grid(grid: Grid) -> str:
     below = _wrapped(sensitivity_line(grid), width)
     height = frame.bottom + 52 + _LINE * len(below)
     lines = [
-        (
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
-            f'viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12" role="img">'
-        ),
-        f"<title>{escape(f'What migrating {grid.guest.source} would do')}</title>",
+        *svg_head(width, height, f"What migrating {grid.guest.source} would do"),
         *_pattern(),
-        f'<rect width="{width}" height="{height}" fill="white"/>',
-        _text(_MARGIN, 24, "Migration: total time / pause", size=14, weight="bold"),
+        svg_text(_MARGIN, 24, "Migration: total time / pause", size=14, weight="bold"),
         *_paragraph(heading, 30 + _LINE - 4),
         *_axes(grid, frame),
         *_cells(grid, frame),
@@ -85,12 +79,12 @@ def draw_grid(grid: Grid) -> str:
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, int((width - 2 * _MARGIN) / (_SMALL * _WIDE)))
+    return textwrap.wrap(text, int((width - 2 * _MARGIN) / (SMALL * _WIDE)))
 
 
 def _paragraph(lines: list[str], y: int) -> Iterator[str]:
     for number, line in enumerate(lines):
-        yield _text(_MARGIN, y + _LINE * number, line, size=_SMALL, ink=_GREY)
+        yield svg_text(_MARGIN, y + _LINE * number, line, size=SMALL, ink=_GREY)
 
 
 def _pattern() -> Iterator[str]:
@@ -102,14 +96,14 @@ def _pattern() -> Iterator[str]:
 
 def _axes(grid: Grid, frame: _Frame) -> Iterator[str]:
     across = _LEFT + _CELL_WIDTH * len(grid.downtime_limits_ms) / 2
-    yield _text(across, frame.top - 28, "downtime limit", anchor="middle", ink=_GREY)
-    yield _text(_LEFT - 8, frame.top - 8, "bandwidth", anchor="end", ink=_GREY)
+    yield svg_text(across, frame.top - 28, "downtime limit", anchor="middle", ink=_GREY)
+    yield svg_text(_LEFT - 8, frame.top - 8, "bandwidth", anchor="end", ink=_GREY)
     for column, limit_ms in enumerate(grid.downtime_limits_ms):
         x = _LEFT + _CELL_WIDTH * (column + 0.5)
-        yield _text(x, frame.top - 8, units.format_time(limit_ms), anchor="middle")
+        yield svg_text(x, frame.top - 8, units.format_time(limit_ms), anchor="middle")
     for row, bandwidth in enumerate(grid.bandwidths_bytes_per_s):
         y = frame.top + _CELL_HEIGHT * (row + 0.5) + 4
-        yield _text(_LEFT - 8, y, units.format_bit_rate(bandwidth), anchor="end")
+        yield svg_text(_LEFT - 8, y, units.format_bit_rate(bandwidth), anchor="end")
 
 
 def _times(grid: Grid) -> tuple[float, float] | None:
@@ -143,11 +137,11 @@ def _cell(cell: Cell, x: int, y: int, shade: int | None) -> Iterator[str]:
     )
     middle = x + _CELL_WIDTH / 2
     if cell.total_time_ms is None or cell.downtime_ms is None:
-        yield _text(middle, y + 26, "-", anchor="middle", size=18, weight="bold")
+        yield svg_text(middle, y + 26, "-", anchor="middle", size=18, weight="bold")
         return
-    yield _text(middle, y + 17, units.format_time(cell.total_time_ms), anchor="middle", ink=ink)
+    yield svg_text(middle, y + 17, units.format_time(cell.total_time_ms), anchor="middle", ink=ink)
     pause = f"/ {units.format_time(cell.downtime_ms)}"
-    yield _text(middle, y + 32, pause, anchor="middle", ink=ink, size=_SMALL)
+    yield svg_text(middle, y + 32, pause, anchor="middle", ink=ink, size=SMALL)
 
 
 def _edge(grid: Grid, frame: _Frame) -> Iterator[str]:
@@ -173,8 +167,8 @@ def _legend(grid: Grid, frame: _Frame) -> Iterator[str]:
     yield "<g>"
     if times:
         for words, shades in _scale(*times):
-            yield _text(x, y + 12, words, size=_SMALL, ink=_GREY)
-            x += len(words) * _SMALL * _WIDE + 4
+            yield svg_text(x, y + 12, words, size=SMALL, ink=_GREY)
+            x += len(words) * SMALL * _WIDE + 4
             for shade in shades:
                 yield _swatch(x, y, _COLOURS[shade])
                 x += _SWATCH
@@ -182,7 +176,7 @@ def _legend(grid: Grid, frame: _Frame) -> Iterator[str]:
     if any(cell.total_time_ms is None for cell in grid.cells):
         yield _swatch(x + 12, y, "url(#never)")
         words = "does not converge" + ("; near the red line luck decides" if times else "")
-        yield _text(x + 18 + _SWATCH, y + 12, words, size=_SMALL, ink=_GREY)
+        yield svg_text(x + 18 + _SWATCH, y + 12, words, size=SMALL, ink=_GREY)
     yield "</g>"
 
 
@@ -198,19 +192,3 @@ def _scale(low: float, high: float) -> Iterator[tuple[str, range]]:
 
 def _swatch(x: float, y: int, fill: str) -> str:
     return f'<rect x="{x:g}" y="{y}" width="{_SWATCH}" height="16" fill="{fill}"/>'
-
-
-def _text(
-    x: float,
-    y: float,
-    text: str,
-    *,
-    anchor: str = "start",
-    ink: str = "black",
-    size: int = 12,
-    weight: str = "normal",
-) -> str:
-    return (
-        f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}" fill="{ink}" font-size="{size}" '
-        f'font-weight="{weight}">{escape(text)}</text>'
-    )

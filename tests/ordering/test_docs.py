@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from kvmenc.report.order import print_order_check
+from kvmenc.report.sequence import draw_into
 
 if TYPE_CHECKING:
     from kvmenc.ordering import OrderCheck
@@ -38,3 +39,12 @@ def test_the_page_answers_each_claim_as_the_search_does(found: OrderCheck) -> No
     )
     asked = [answer.verdict.removesuffix(" on the protocol") for answer in found.answers]
     assert rows == asked
+
+
+def test_its_pictures_are_those_that_are_drawn(found: OrderCheck, tmp_path: Path) -> None:
+    shown = re.findall(r"\]\((order/.*\.svg)\)", PAGE.read_text())
+    assert len(shown) == 2
+    drawn = {path.name: path.read_text() for path in draw_into(tmp_path, found.timelines)}
+    for path in shown:
+        picture = PAGE.parent / path
+        assert drawn[picture.name] == picture.read_text()
