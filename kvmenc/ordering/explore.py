@@ -88,7 +88,7 @@ def host_moves(case: Case, sync: SyncCode, nth: int, *, live: bool) -> list[Host
     """
     calls = [*sync.calls, *sync.after]
     last_get = max(at for at, call in enumerate(calls) if call != Call.CLEAR)
-    last_use = max(last_get, *(at for at, call in enumerate(calls) if call == Call.CLEAR), 0)
+    last_use = max(at for at, call in enumerate(calls) if call == Call.CLEAR or at == last_get)
     moves = [
         HostMove(
             call,
@@ -271,13 +271,8 @@ def _settled(states: States, npages: int, sync: SyncCode) -> States:
     """The host's bitmaps after the sync, as its own code made them."""
     inputs = ("dirty", "private", "got_dirty", "got_private")
     where = [page * PAGE_BITS + BIT[name] for name in inputs for page in range(npages)]
-    index = reduce(
-        np.bitwise_or,
-        (
-            (states >> np.uint64(bit) & np.uint64(1)) << np.uint64(at)
-            for at, bit in enumerate(where)
-        ),
-    )
+    bits = ((states >> np.uint64(bit) & _ONE) for bit in where)
+    index = reduce(np.bitwise_or, (it << np.uint64(at) for at, it in enumerate(bits)))
     held = sync.table[index.astype(np.intp)].astype(np.uint64)
     for at, bit in enumerate(where[: 2 * npages]):
         new = held >> np.uint64(at) & _ONE
