@@ -33,6 +33,7 @@ class Vcpu(File):
     """A vCPU, which runs a script instead of the guest's code.
 
     Attributes:
+        vm: its VM.
         fd: the descriptor to install.
         ring: its dirty ring, in a VM that has them.
     """
@@ -42,7 +43,7 @@ class Vcpu(File):
 
     def __init__(self, services: Services, vm: Vm, vcpu_id: int) -> None:
         super().__init__(services)
-        self._vm = vm
+        self._vm = self.vm = vm
         self._page = RunPage(f"kvm-vcpu:{vcpu_id}", vm.ring_bytes)
         self.fd = self._page.fd
         self.ring: DirtyRing | None = None
