@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kvmenc.memory.words import Words, clear_ranges, copy_bits, ones, set_ranges
+from kvmenc.memory.words import Words, clear_ranges, copy_bits, ones, ranges, set_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -69,6 +69,27 @@ class GfnState:
         for start, end, bit in zip(starts.tolist(), ends.tolist(), bits.tolist(), strict=True):
             copy_bits(words, start - slot.base_gfn, self._words, bit, end - start)
         return words
+
+    def shared_ranges(self) -> tuple[Gfns, Gfns]:
+        """What is shared, as the list of ranges that a migration sends at its end.
+
+        Each time it is made from the bitmap anew: how the guest announced it leaves no trace in it.
+
+        Returns:
+            First gfns, and those after the last ones, ascending. Ranges neither overlap nor touch:
+            they go on where one slot follows another, and end at a hole.
+        """
+        npages = self._end - self._base
+        private_starts, private_ends = ranges(self._words, int(npages.sum()))
+        # Shared is what lies between: from a run's start, or where private ends, to what follows.
+        # A private range that goes over from one run to the next leaves an empty one there.
+        starts = np.sort(np.append(private_ends, self._bit), kind="stable")
+        ends = np.sort(np.append(private_starts, self._bit + npages), kind="stable")
+        some = starts < ends
+        starts, ends = starts[some], ends[some]
+        run = np.searchsorted(self._bit, starts, "right") - 1
+        to_gfn = (self._base - self._bit)[run]
+        return starts + to_gfn, ends + to_gfn
 
     def _known(self, gfn: int, end_gfn: int) -> tuple[Gfns, Gfns, Gfns]:
         """The known parts of a range: where each starts, ends, and lies in the bitmap."""

@@ -98,3 +98,15 @@ class MapGpaTracker:
         with self._lock:
             snapshot = [self._state.words_of(slot) for slot in slots]
         yield from zip(slots, snapshot, strict=True)
+
+    def shared_ranges(self) -> tuple[Gfns, Gfns]:
+        """What is shared, as one list: what a migration sends at its end, with the guest stopped.
+
+        It is of one instant, as what ``read`` yields.
+
+        Returns:
+            First gfns, and those after the last ones, ascending; ranges neither overlap nor touch.
+            Gfns outside ``slots`` are in none.
+        """
+        with self._lock:
+            return self._state.shared_ranges()
