@@ -62,6 +62,10 @@ class GfnState:
             known += int((ends - starts).sum())
         return known
 
+    def reset(self) -> None:
+        """Everything is private again."""
+        self._words[:] = ones(int((self._end - self._base).sum()))
+
     def words_of(self, slot: MemSlot) -> Words:
         """A copy of the slot's bits, 1 = private."""
         words = ones(slot.npages)

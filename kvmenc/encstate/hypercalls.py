@@ -85,6 +85,11 @@ class MapGpaTracker:
             if not private:
                 self.unkept_pages += int((end_gfns - gfns).sum()) - known
 
+    def reset(self) -> None:
+        """All is private again, as when the guest was reset; a reset itself announces nothing."""
+        with self._lock:
+            self._state.reset()
+
     def handle_exit(self, run: uapi.kvm_run) -> None:
         """Answer the KVM_EXIT_HYPERCALL in ``run``; other hypercalls get -KVM_ENOSYS."""
         call = run.hypercall

@@ -215,6 +215,14 @@ def test_l6_hygon_forgets_all_on_a_reset_even_overlaps_and_v4_nothing() -> None:
     reset = [QemuList(it, ranges=after(HYGON, history).ranges).reset().ranges for it in Version]
     assert reset == [((0, 2), (1, 2), (7, 9)), ()]
 
+    tracker = MapGpaTracker([MemSlot(0, 0, 70, 0)])
+    for one in history:
+        announce(tracker, one)
+    tracker.reset()
+    assert ranges_of(tracker) == ()
+    announce(tracker, shared(3, 4))
+    assert ranges_of(tracker) == ((3, 4),)
+
 
 def test_l7_gfns_beyond_16_tib_are_told_as_they_are() -> None:
     gfn = (1 << 32) + 5  # 16 TiB, and 5 pages
