@@ -14,7 +14,9 @@
     └── InputError               4   what was given is wrong: a layout, a bitmap, a file
         ├── LayoutError                slots or blocks that overlap, overflow or do not join
         ├── BitmapSizeError            a bitmap shorter or longer than its slot
-        └── CaptureError               a capture file that cannot be used
+        ├── CaptureError               a capture file that cannot be used
+        ├── RecordingError             a recording of calls that cannot be used
+        └── ReplayDivergence           calls that are not the recorded ones
 
 Usage errors (2) are click's own; Ctrl-C is 130.
 """
@@ -35,6 +37,8 @@ __all__ = [
     "NoKvm",
     "NotPermitted",
     "NotSupported",
+    "RecordingError",
+    "ReplayDivergence",
     "SlotNotLogged",
     "WrongProcess",
     "errno_name",
@@ -129,3 +133,11 @@ class BitmapSizeError(InputError):
 
 class CaptureError(InputError):
     """A capture file that cannot be read or used."""
+
+
+class RecordingError(InputError):
+    """A recording of calls that cannot be written, read or used."""
+
+
+class ReplayDivergence(InputError):
+    """What is called is not what was recorded, or less of it: the text shows both."""

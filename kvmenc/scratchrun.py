@@ -18,8 +18,11 @@ import numpy as np
 from fakekvm import host_named
 from kvmenc.backend import LocalBackend
 from kvmenc.backend.fake import FakeBackend
+from kvmenc.backend.kinds import beneath, clock_of, is_fake, seen, seen_bytes
 from kvmenc.backend.overlay import OverlayBackend
+from kvmenc.backend.replay import ReplayBackend
 from kvmenc.encstate.pageenc import PageEncSource, offered_revisions
+from kvmenc.errors import RecordingError
 from kvmenc.guest.program import Flip, Program, Step, Tick, WriteRun, hot_and_cold
 from kvmenc.guest.runner import GuestThread
 from kvmenc.guest.scratch import PAGE, GuestRam, ScratchVm
@@ -27,7 +30,7 @@ from kvmenc.guest.trial import delivered_hypercall
 from kvmenc.guest.x86 import FLIP_PORT
 from kvmenc.kvm import KvmSystem
 from kvmenc.measure import Recording
-from kvmenc.memory.words import from_pages
+from kvmenc.memory.words import from_pages, words_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,14 +39,23 @@ if TYPE_CHECKING:
     from kvmenc.backend import Backend
     from kvmenc.capture import Bitmaps, Capture, SyncSample
     from kvmenc.guest.x86 import FlipBy
-    from kvmenc.memory.maps import PrivateMap
     from kvmenc.memory.words import Words
 
-__all__ = ["SYNC_AT_MS", "BackendName", "Part", "ScratchRun", "best_backend", "scratch_program"]
+__all__ = [
+    "SYNC_AT_MS",
+    "BackendName",
+    "Part",
+    "ScratchRun",
+    "best_backend",
+    "open_scratch_backend",
+    "scratch_program",
+]
 
 BackendName = Literal["local", "fake"]
 
 REVISION = "v2-2019"
+
+_FLIPS: tuple[FlipBy | None, ...] = (None, "port", "vmcall", "vmmcall")
 
 # Dense at first, where the curve bends most.
 SYNC_AT_MS = (25, 50, 100, 200, 400, 700, 1000, 1500, 2000, 3000)
@@ -60,7 +72,7 @@ class Part(msgspec.Struct, frozen=True):
 
     Attributes:
         name: what.
-        real: by this machine's kernel or CPU, not by fakekvm.
+        real: by a kernel or a CPU, not by fakekvm.
         how: by what.
     """
 
@@ -104,7 +116,7 @@ class ScratchRun:
     """The running guest; a context manager that stops it.
 
     Args:
-        backend: ``local`` or ``fake``.
+        carrier: what ``open_scratch_backend`` returned, or a recording of it, or its replay.
 
     Attributes:
         parts: what was real and what was not.
@@ -115,12 +127,13 @@ class ScratchRun:
         HostError: the KVM at hand cannot do it.
     """
 
-    def __init__(self, backend: BackendName) -> None:
+    def __init__(self, carrier: Backend) -> None:
         self._cleanup = ExitStack()
+        self._carrier = carrier
         with ExitStack() as on_error:
             on_error.callback(self._cleanup.close)
-            carrier, flip_by = _carrier(backend)
-            self.parts = _parts(backend, flip_by)
+            flip_by = _flip_by(carrier)
+            self.parts = _parts(carrier, flip_by)
             revision = _revision_of(carrier)
             self.machine = self._cleanup.enter_context(ScratchVm(carrier))
             if flip_by not in {None, "port"}:
@@ -128,9 +141,10 @@ class ScratchRun:
             self.machine.load(scratch_program(), flip_by or "port")
             private = PageEncSource(self.machine.vm, revision)
             dirty = self.machine.dirty_source()
-            self.recording = Recording(self.machine.layout, dirty, private)
+            clock = clock_of(carrier, time.monotonic)
+            self.recording = Recording(self.machine.layout, dirty, private, clock)
             self._guest = GuestThread(self.machine.vcpu, ticks_per_s=TICKS_PER_S)
-            self._source = _describe(backend)
+            self._source = f"scratch guest on {_whose(carrier)[0]}"
             on_error.pop_all()
 
     def __enter__(self) -> Self:
@@ -156,29 +170,49 @@ class ScratchRun:
         """What was seen, facts and bitmaps, with the zero pages looked for now."""
         maps = self.recording.maps.private
         rams = (self.machine.ram, self.machine.bios, self.machine.dimm)
-        zero = {ram.name: _shared_zeros(ram, maps[ram.name]) for ram in rams}
+        zero = {ram.name: self._zeros(ram) & ~maps[ram.name].words for ram in rams}
         return self.recording.capture(self._source, zero)
 
+    def _zeros(self, ram: GuestRam) -> Words:
+        """A bitmap of pages that hold only zeros; kept by a recording, which has no pages."""
+        found = seen_bytes(self._carrier, f"zero pages of {ram.name}", lambda: _zero_pages(ram))
+        if len(found) != words_for(ram.npages) * 8:
+            raise RecordingError(f"a recording of another guest: {len(found)} bytes of zero pages")
+        return np.frombuffer(found, "<u8")
 
-def record(backend: BackendName, on_sync: Callable[[SyncSample], object]) -> Capture:
+
+def record(carrier: Backend, on_sync: Callable[[SyncSample], object]) -> Capture:
     """Run the scratch guest, watch it for three seconds, and return what was seen.
 
     Args:
-        backend: ``local`` or ``fake``.
+        carrier: as of ``ScratchRun``.
         on_sync: told of each sync as it is done.
     """
-    with ScratchRun(backend) as run:
+    with ScratchRun(carrier) as run:
         for sample in run.syncs():
             on_sync(sample)
         return run.capture()[0]
 
 
-def _carrier(backend: BackendName) -> tuple[Backend, FlipBy | None]:
-    """Who carries out the ioctls, and how flips are announced (None: as a step of a script)."""
-    if backend == "fake":
-        return FakeBackend(host_named(f"sev-{REVISION}")), None
-    local = LocalBackend()
-    return OverlayBackend(local, REVISION, FLIP_PORT), delivered_hypercall(local) or "port"
+def open_scratch_backend(name: BackendName) -> Backend:
+    """This machine's KVM with fakekvm's encryption bitmap laid over it, or fakekvm alone."""
+    if name == "fake":
+        return FakeBackend(host_named(f"sev-{REVISION}"))
+    return OverlayBackend(LocalBackend(), REVISION, FLIP_PORT)
+
+
+def _flip_by(carrier: Backend) -> FlipBy | None:
+    """How flips are announced; None: as a step of a script."""
+    number = seen(carrier, "how flips are announced", lambda: _FLIPS.index(_tried(carrier)))
+    return _FLIPS[int(number) % len(_FLIPS)]
+
+
+def _tried(carrier: Backend) -> FlipBy | None:
+    """Tried below the overlay, which would take a hypercall for itself."""
+    overlay = beneath(carrier)
+    if isinstance(overlay, OverlayBackend):
+        return delivered_hypercall(overlay.lower) or "port"
+    return None
 
 
 def _revision_of(carrier: Backend) -> uapi.PageEncRevision:
@@ -187,9 +221,18 @@ def _revision_of(carrier: Backend) -> uapi.PageEncRevision:
         return offered_revisions(scratch).choose(REVISION)
 
 
-def _parts(backend: BackendName, flip_by: FlipBy | None) -> list[Part]:
-    real = backend == "local"
-    by = "/dev/kvm of this machine" if real else "fakekvm"
+def _whose(carrier: Backend) -> tuple[str, str]:
+    """The KVM by its short name, and by its long one."""
+    replayed = isinstance(carrier, ReplayBackend)
+    ending = ", recorded" if replayed else ""
+    if is_fake(carrier):
+        return f"fakekvm{ending}", f"fakekvm{ending}"
+    machine = "another machine" if replayed else "this machine"
+    return f"/dev/kvm{ending}", f"/dev/kvm of {machine}{ending}"
+
+
+def _parts(carrier: Backend, flip_by: FlipBy | None) -> list[Part]:
+    real, by = not is_fake(carrier), _whose(carrier)[1]
     guest = "32-bit code of our own on a vCPU" if real else "a script"
     if flip_by is None:
         flips = "the script's hypercalls"
@@ -207,12 +250,6 @@ def _parts(backend: BackendName, flip_by: FlipBy | None) -> list[Part]:
     ]
 
 
-def _describe(backend: BackendName) -> str:
-    return f"scratch guest on {'/dev/kvm' if backend == 'local' else 'fakekvm'}"
-
-
-def _shared_zeros(ram: GuestRam, private: PrivateMap) -> Words:
-    """A bitmap of shared pages that hold only zeros: those that migration need not send."""
+def _zero_pages(ram: GuestRam) -> bytes:
     contents = np.frombuffer(ram.area, dtype="<u8").reshape(ram.npages, PAGE // 8)
-    zero = from_pages(np.flatnonzero(~contents.any(axis=1)), ram.npages)
-    return zero & ~private.words
+    return from_pages(np.flatnonzero(~contents.any(axis=1)), ram.npages).tobytes()

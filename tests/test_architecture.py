@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 ORDER = (
     "errors",
     "units",
+    "atomic",
     "uapi",
     "procfs",
     "tracee",

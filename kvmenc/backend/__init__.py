@@ -1,4 +1,4 @@
-"""Who carries out an ioctl: the real kernel, fakekvm, or fakekvm laid over the real kernel."""
+"""Who carries out an ioctl: the kernel, fakekvm, both, another process, or a recording of one."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The one seam: who carries out an ioctl.
 
-Everything above it is the same for the real /dev/kvm, for fakekvm, and for what comes later
-(another process, a recording). What crosses the seam is what crosses into a kernel: a path, file
+Everything above it is the same for the real /dev/kvm, for fakekvm, for another process's KVM, and
+for a recording of any of them. What crosses the seam is what crosses into a kernel: a path, file
 descriptors, request numbers and addresses. So a struct laid out wrongly fails behind every backend.
 """
 

@@ -49,10 +49,13 @@ class OverlayBackend:
         lower: the KVM below.
         revision: which revision of the ioctl is answered (a name of ``uapi.REVISIONS``).
         flip_port: the port whose write stands in for the hypercall.
+
+    Attributes:
+        lower: the KVM below.
     """
 
     def __init__(self, lower: Backend, revision: str, flip_port: int) -> None:
-        self._lower = lower
+        self.lower = lower
         self._revision = revision
         self._flip_port = flip_port
         self._memory = ProcessMemory(os.getpid())
@@ -63,11 +66,11 @@ class OverlayBackend:
 
     def open(self, path: str, flags: int) -> int:
         """As the KVM below."""
-        return self._lower.open(path, flags)
+        return self.lower.open(path, flags)
 
     def mmap(self, fd: int, length: int, offset: int) -> mmap.mmap:
         """As the KVM below."""
-        return self._lower.mmap(fd, length, offset)
+        return self.lower.mmap(fd, length, offset)
 
     def close(self, fd: int) -> None:
         """As the KVM below; a VM's bitmap goes with it."""
@@ -75,7 +78,7 @@ class OverlayBackend:
         vcpu = self._vcpus.pop(fd, None)
         if vcpu is not None:
             unmap(vcpu.area)
-        self._lower.close(fd)
+        self.lower.close(fd)
 
     def ioctl(self, fd: int, request: int, arg: int) -> int:
         """The encryption bitmap's ioctls are answered here, the others below."""
@@ -84,14 +87,14 @@ class OverlayBackend:
             if os.getpid() != self._memory.pid:
                 raise OSError(errno.EIO, os.strerror(errno.EIO))  # as KVM for a VM's own ioctls
             return bitmap.ioctl(request, arg, self._memory)
-        result = self._lower.ioctl(fd, request, arg)
+        result = self.lower.ioctl(fd, request, arg)
         if request == uapi.KVM_CREATE_VM:
             self._bitmaps[result] = EncBitmap(self._revision)
         elif request == uapi.KVM_CREATE_VCPU and bitmap is not None:
-            self._vcpus[result] = _OverlaidVcpu(bitmap, self._lower.mmap(result, 4096, 0))
+            self._vcpus[result] = _OverlaidVcpu(bitmap, self.lower.mmap(result, 4096, 0))
         elif request == uapi.KVM_RUN:
             while self._took_flip(fd):
-                result = self._lower.ioctl(fd, request, arg)
+                result = self.lower.ioctl(fd, request, arg)
         return result
 
     def _took_flip(self, fd: int) -> bool:
@@ -100,7 +103,7 @@ class OverlayBackend:
         state = vcpu.state
         if state.exit_reason == uapi.KVM_EXIT_IO and state.io.port == self._flip_port:
             regs = uapi.kvm_regs()
-            self._lower.ioctl(fd, uapi.KVM_GET_REGS, ctypes.addressof(regs))
+            self.lower.ioctl(fd, uapi.KVM_GET_REGS, ctypes.addressof(regs))
             self._flip(vcpu.bitmap, regs.rbx, regs.rcx, regs.rdx)
             return True
         if (

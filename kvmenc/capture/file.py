@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self, get_args
 
-from kvmenc.capture.atomic import write_atomically
+from kvmenc.atomic import write_atomically
 from kvmenc.capture.container import MAGIC, MAX_BITMAPS_BYTES, Container, write_container
 from kvmenc.capture.facts import MAX_FACTS_BYTES, decode, encode
 from kvmenc.capture.model import BitmapKind

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kvmenc.cli.backend import backend_option
+from kvmenc.cli.backend import backend_option, carried, record_option
 from kvmenc.cli.common import console, emit_json, json_option, progress
 from kvmenc.errors import InputError
 
 if TYPE_CHECKING:
+    from kvmenc.cli.backend import Replay
     from kvmenc.scratchrun import BackendName
 
 __all__ = ["command"]
@@ -27,6 +28,7 @@ Examples:
 
 @click.command(epilog=_EXAMPLES)
 @backend_option
+@record_option
 @click.option(
     "-o",
     "--output",
@@ -34,7 +36,13 @@ Examples:
     help="Keep the capture in this file.",
 )
 @json_option
-def command(*, backend: BackendName | None, output: Path | None, as_json: bool) -> None:
+def command(
+    *,
+    backend: BackendName | Replay | None,
+    record: Path | None,
+    output: Path | None,
+    as_json: bool,
+) -> None:
     """Watch a guest that writes and flips pages, and say what migrating it would do.
 
     On a machine whose /dev/kvm opens the guest is real code on a real vCPU; elsewhere it is fake.
@@ -42,11 +50,19 @@ def command(*, backend: BackendName | None, output: Path | None, as_json: bool) 
     """
     from kvmenc.capture import save_capture  # noqa: PLC0415 - slow to import
     from kvmenc.report.demo import Demo, print_demo  # noqa: PLC0415
-    from kvmenc.scratchrun import SYNC_AT_MS, ScratchRun, best_backend  # noqa: PLC0415
+    from kvmenc.scratchrun import (  # noqa: PLC0415
+        SYNC_AT_MS,
+        ScratchRun,
+        best_backend,
+        open_scratch_backend,
+    )
 
     if output and not output.parent.is_dir():
         raise InputError(f"{output}: there is no folder {output.parent} to keep the capture in")
-    with ScratchRun(backend or best_backend()) as run:
+    with (
+        carried(backend or best_backend(), record, open_scratch_backend) as carrier,
+        ScratchRun(carrier) as run,
+    ):
         with progress("watching the guest", SYNC_AT_MS[-1]) as update:
             for sample in run.syncs():
                 update(sample.t_ms)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 import click
 
-from kvmenc.cli.backend import backend_option
+from kvmenc.cli.backend import backend_option, carried
 from kvmenc.cli.common import (
     BANDWIDTH,
     TIME,
@@ -28,6 +28,7 @@ from kvmenc.units import format_bandwidth
 
 if TYPE_CHECKING:
     from kvmenc.capture import Capture
+    from kvmenc.cli.backend import Replay
     from kvmenc.scratchrun import BackendName
 
 __all__ = ["command"]
@@ -84,7 +85,7 @@ def command(
     *,
     file: Path | None,
     host: str | None,
-    backend: BackendName | None,
+    backend: BackendName | Replay | None,
     as_json: bool,
     **given: object,
 ) -> None:
@@ -157,12 +158,20 @@ class _Link(NamedTuple):
         )
 
 
-def _capture(file: Path | None, backend: BackendName | None) -> Capture:
+def _capture(file: Path | None, backend: BackendName | Replay | None) -> Capture:
     if file:
         from kvmenc.capture import load_capture  # noqa: PLC0415
 
         return load_capture(file)
-    from kvmenc.scratchrun import SYNC_AT_MS, best_backend, record  # noqa: PLC0415
+    from kvmenc.scratchrun import (  # noqa: PLC0415
+        SYNC_AT_MS,
+        best_backend,
+        open_scratch_backend,
+        record,
+    )
 
-    with progress("watching a scratch guest", SYNC_AT_MS[-1]) as update:
-        return record(backend or best_backend(), lambda sample: update(sample.t_ms))
+    with (
+        progress("watching a scratch guest", SYNC_AT_MS[-1]) as update,
+        carried(backend or best_backend(), None, open_scratch_backend) as carrier,
+    ):
+        return record(carrier, lambda sample: update(sample.t_ms))

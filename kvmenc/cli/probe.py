@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kvmenc.cli.backend import backend_option
+from kvmenc.cli.backend import backend_option, carried, record_option
 from kvmenc.cli.common import console, emit_json, json_option, progress
 
 if TYPE_CHECKING:
     from kvmenc.backend import Backend
+    from kvmenc.cli.backend import Replay
     from kvmenc.firmware import Certificates
     from kvmenc.probe.firmware import FirmwareMeasure
+    from kvmenc.probe.result import Probe
     from kvmenc.scratchrun import BackendName
 
 __all__ = ["command"]
@@ -22,16 +24,20 @@ _EXAMPLES = """\b
 Examples:
   kvmenc probe
   kvmenc probe --self-test
+  kvmenc probe --self-test --record sev-host.recording
+  kvmenc probe --self-test --backend replay:sev-host.recording
   kvmenc probe --json | jq '.verdicts[] | select(.answer == "no")'
   kvmenc probe --measure-firmware --pdh pdh.cert --plat-cert cert_chain.cert \\
       --amd-cert ask_ark.cert
 """
 
+_SECONDS = 10.0
 _CERTIFICATE = click.Path(path_type=Path)
 
 
 @click.command(epilog=_EXAMPLES)
 @backend_option
+@record_option
 @click.option("--self-test", is_flag=True, help="Run scratch guests and check their dirty logs.")
 @click.option(
     "--measure-firmware",
@@ -55,7 +61,8 @@ _CERTIFICATE = click.Path(path_type=Path)
 def command(
     ctx: click.Context,
     *,
-    backend: BackendName | None,
+    backend: BackendName | Replay | None,
+    record: Path | None,
     self_test: bool,
     firmware: bool,
     seconds: float | None,
@@ -80,55 +87,67 @@ def command(
     if firmware and self_test:
         raise click.UsageError("--self-test goes without --measure-firmware")
     if firmware:
-        _firmware(ctx, backend or "local", files, seconds or 10.0, as_json)
+        from kvmenc.probe.firmware import open_sev_backend  # noqa: PLC0415 - slow to import
+
+        with carried(backend or "local", record, open_sev_backend) as carrier:
+            result: FirmwareMeasure | Probe = _firmware(carrier, files, seconds)
     else:
-        _probe(ctx, backend or "local", self_test, as_json)
+        from kvmenc.probe.result import open_backend  # noqa: PLC0415
 
-
-def _probe(ctx: click.Context, backend: BackendName, self_test: bool, as_json: bool) -> None:
-    from kvmenc.probe.result import open_backend, probe  # noqa: PLC0415 - slow to import
-    from kvmenc.report.probe import print_probe  # noqa: PLC0415
-
-    with progress("probing", 1) as update:
-        result = probe(open_backend(backend), self_test=self_test, update=update)
-    if as_json:
-        emit_json(result)
-    else:
-        print_probe(result, console())
+        with carried(backend or "local", record, open_backend) as carrier:
+            result = _probe(carrier, self_test)
+    _show(result, as_json)
     ctx.exit(0 if result.passed else 1)
+
+
+def _probe(carrier: Backend, self_test: bool) -> Probe:
+    from kvmenc.backend.kinds import machine_root  # noqa: PLC0415 - slow to import
+    from kvmenc.probe.result import probe  # noqa: PLC0415
+
+    with progress("probing", 1) as update, machine_root(carrier) as root:
+        return probe(carrier, root=root, self_test=self_test, update=update)
 
 
 def _firmware(
-    ctx: click.Context,
-    backend: BackendName,
+    carrier: Backend,
     files: tuple[Path | None, Path | None, Path | None],
-    seconds: float,
-    as_json: bool,
-) -> None:
-    from kvmenc.probe.firmware import open_sev_backend, require_sev  # noqa: PLC0415 - slow to import
-    from kvmenc.report.firmware import print_firmware  # noqa: PLC0415
+    seconds: float | None,
+) -> FirmwareMeasure:
+    from kvmenc.backend.kinds import machine_root, seen  # noqa: PLC0415 - slow to import
+    from kvmenc.probe.firmware import measure_firmware, require_sev  # noqa: PLC0415
 
-    carrier = open_sev_backend(backend)
     require_sev(carrier)
-    result = _measured(carrier, _certificates(carrier, files), seconds)
+    certificates = _certificates(carrier, files)
+    # A replay measures as long as was measured when it was recorded.
+    long = seen(carrier, "--seconds", lambda: seconds or _SECONDS)
+    with progress("measuring the firmware", long) as update, machine_root(carrier) as root:
+        return measure_firmware(carrier, certificates, seconds=long, root=root, update=update)
+
+
+def _show(result: FirmwareMeasure | Probe, as_json: bool) -> None:
+    from kvmenc.probe.result import Probe  # noqa: PLC0415
+    from kvmenc.report.firmware import print_firmware  # noqa: PLC0415
+    from kvmenc.report.probe import print_probe  # noqa: PLC0415
+
     if as_json:
         emit_json(result)
+    elif isinstance(result, Probe):
+        print_probe(result, console())
     else:
         print_firmware(result, console())
-    ctx.exit(0 if result.passed else 1)
 
 
 def _certificates(
     carrier: Backend, files: tuple[Path | None, Path | None, Path | None]
 ) -> Certificates:
-    """The user's; those of a fake platform are at hand."""
+    """The user's; those of a fake platform, or of a recording, are at hand."""
     from kvmenc.firmware import load_certificates  # noqa: PLC0415
-    from kvmenc.probe.firmware import fake_certificates  # noqa: PLC0415
+    from kvmenc.probe.firmware import known_certificates  # noqa: PLC0415
 
     pdh, plat, amd = files
     if pdh and plat and amd:
         return load_certificates(pdh, plat, amd)
-    own = None if any(files) else fake_certificates(carrier)
+    own = None if any(files) else known_certificates(carrier)
     if own is None:
         missing = [
             option
@@ -137,10 +156,3 @@ def _certificates(
         ]
         raise click.UsageError(f"--measure-firmware needs {', '.join(missing)} too")
     return own
-
-
-def _measured(carrier: Backend, certificates: Certificates, seconds: float) -> FirmwareMeasure:
-    from kvmenc.probe.firmware import measure_firmware  # noqa: PLC0415
-
-    with progress("measuring the firmware", seconds) as update:
-        return measure_firmware(carrier, certificates, seconds=seconds, update=update)

@@ -8,8 +8,8 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from kvmenc import uapi
-from kvmenc.errors import IoctlError
-from kvmenc.firmware.refusal import FirmwareRefused, command_name
+from kvmenc.errors import HostError, IoctlError
+from kvmenc.firmware.refusal import FirmwareRefused
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from kvmenc.kvm import KvmSystem, Vm
 
 __all__ = ["GuestState", "SevGuest", "Status"]
+
+# Linux v6.12, include/linux/psp-sev.h, SEV_FW_BLOB_MAX_SIZE
+_MAX_BLOB_BYTES = 0x4000
 
 
 class GuestState(IntEnum):
@@ -99,7 +102,7 @@ class SevGuest:
         # The number says that the argument is an unsigned long; it is the address of one of these.
         request, argument = uapi.KVM_MEMORY_ENCRYPT_OP, ctypes.addressof(command)
         try:
-            self.vm.ioctl(request, argument, command_name(number))
+            self.vm.ioctl(request, argument, uapi.sev_cmd_name(number))
         except IoctlError as error:
             if error.errno == errno.EIO and command.error:
                 raise FirmwareRefused(number, command.error) from error
@@ -141,12 +144,17 @@ class SevGuest:
 
         Raises:
             FirmwareRefused: it refuses for another reason.
+            HostError: a length that the kernel would refuse.
         """
         try:
             self.issue(number, data)
         except FirmwareRefused as refusal:
             if refusal.code != uapi.SEV_RET_INVALID_LEN:
                 raise
+        for name, *_ in data._fields_:
+            if name.endswith("len") and (length := getattr(data, name)) > _MAX_BLOB_BYTES:
+                msg = f"{uapi.sev_cmd_name(number)} says that {name} is {length}: of a made-up host"
+                raise HostError(msg)
 
     def status(self) -> Status:
         """What the firmware says of the guest."""

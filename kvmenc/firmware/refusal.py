@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import errno
-from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from kvmenc import uapi
 from kvmenc.errors import IoctlError
-from kvmenc.uapi import sev as commands
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["FirmwareRefused", "command_name"]
+__all__ = ["FirmwareRefused"]
 
 _HINTS: Mapping[int, str] = MappingProxyType(
     {
@@ -38,17 +36,6 @@ _HINTS: Mapping[int, str] = MappingProxyType(
 )
 
 
-@cache
-def command_name(number: int) -> str:
-    """The kernel's name of a command: ``command_name(8) == "KVM_SEV_SEND_START"``."""
-    names = (
-        name
-        for name, value in vars(commands).items()
-        if name.startswith(("KVM_SEV_", "KVM_CSV_")) and value == number
-    )
-    return next(names, f"command {number}")
-
-
 class FirmwareRefused(IoctlError):
     """The firmware answered a command with an error.
 
@@ -61,4 +48,4 @@ class FirmwareRefused(IoctlError):
         self.command, self.code = command, code
         name, hint = uapi.sev_ret_name(code), _HINTS.get(code, "")
         says = f"{name}: {hint}" if hint else name
-        super().__init__("KVM_MEMORY_ENCRYPT_OP", errno.EIO, command_name(command), says)
+        super().__init__("KVM_MEMORY_ENCRYPT_OP", errno.EIO, uapi.sev_cmd_name(command), says)

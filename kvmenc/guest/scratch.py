@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Self
 
 from kvmenc import uapi
 from kvmenc.backend import unmap
-from kvmenc.backend.fake import FakeBackend
+from kvmenc.backend.kinds import fake_kernel, is_fake
 from kvmenc.dirtysource import DirtyLogSource, DirtyRingSource
 from kvmenc.guest.fake import script_of
 from kvmenc.guest.x86 import CODE_GPA, PAGE, FlipBy, assemble, enter_flat_mode
@@ -136,8 +136,9 @@ class ScratchVm:
 
     def load(self, program: Program, flip_by: FlipBy = "port") -> None:
         """Make the vCPU ready to run ``program``: as machine code, or as the fake's script."""
-        if isinstance(self.backend, FakeBackend):
-            self.backend.kernel.load_guest(self.vm.fd, 0, script_of(program))
+        if is_fake(self.backend):
+            if kernel := fake_kernel(self.backend):
+                kernel.load_guest(self.vm.fd, 0, script_of(program))
             return
         image = assemble(program, flip_by)
         if CODE_GPA + len(image) > LOW_PAGES * PAGE:

@@ -6,7 +6,7 @@ import ctypes
 from typing import TYPE_CHECKING
 
 from kvmenc import uapi
-from kvmenc.backend.fake import FakeBackend
+from kvmenc.backend.kinds import is_fake
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,12 +33,12 @@ def is_hygon(system: KvmSystem, root: Path) -> bool:
     vendor = b"".join(it.to_bytes(4, "little") for it in (ebx, edx, ecx))
     if vendor != _HYGON:
         return False
-    return isinstance(system.backend, FakeBackend) or _cpuinfo_says_hygon(root)
+    return is_fake(system.backend) or _cpuinfo_says_hygon(root)
 
 
 def _cpuinfo_says_hygon(root: Path) -> bool:
     lines = (root / "proc/cpuinfo").read_text(errors="replace").splitlines()
-    vendors = {line.split(":")[1].strip() for line in lines if line.startswith("vendor_id")}
+    vendors = {line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")}
     return vendors == {_HYGON.decode()}
 
 

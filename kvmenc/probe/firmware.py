@@ -19,6 +19,8 @@ from fakekvm.host import FirmwareSpeed
 from kvmenc import uapi
 from kvmenc.backend import LocalBackend
 from kvmenc.backend.fake import FakeBackend
+from kvmenc.backend.kinds import clock_of, fake_kernel
+from kvmenc.backend.replay import ReplayBackend
 from kvmenc.errors import HostError, IoctlError, NotSupported
 from kvmenc.firmware import Certificates, SevPlatform
 from kvmenc.kvm import KvmSystem
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FirmwareMeasure",
-    "fake_certificates",
+    "known_certificates",
     "measure_firmware",
     "open_sev_backend",
     "require_sev",
@@ -99,11 +101,13 @@ def open_sev_backend(name: Literal["local", "fake"]) -> Backend:
     return FakeBackend(replace(host_named("sev"), firmware=speed))
 
 
-def fake_certificates(backend: Backend) -> Certificates | None:
-    """The fake platform's own; None of a real one: its owner must export them."""
-    if not isinstance(backend, FakeBackend):
-        return None
-    return Certificates(*backend.kernel.firmware.chip.certificates())
+def known_certificates(backend: Backend) -> Certificates | None:
+    """The fake platform's own, or the recorded; None of a real one: its owner must export them."""
+    if isinstance(backend, ReplayBackend):
+        found = backend.certificates()
+        return Certificates(*found) if found else None
+    kernel = fake_kernel(backend)
+    return Certificates(*kernel.firmware.chip.certificates()) if kernel else None
 
 
 def require_sev(backend: Backend) -> None:
@@ -153,6 +157,7 @@ def measure_firmware(
     with Pair(backend, certificates) as pair:
         hygon = is_hygon(pair.system, root)
         share = seconds / 2 if hygon else seconds
+        now = clock_of(backend, now)
         single = Clock(pair.send, pair.receive, 1, now)
         single.run(pair.rounds(_BATCH_PAGES), share, update)
         batch = Clock(pair.send_many, pair.receive_many, PAGES, now)

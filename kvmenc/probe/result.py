@@ -10,6 +10,7 @@ import msgspec
 from fakekvm import Host
 from kvmenc.backend import LocalBackend
 from kvmenc.backend.fake import FakeBackend
+from kvmenc.backend.kinds import is_fake
 from kvmenc.encstate.pageenc import Offer, offered_revisions
 from kvmenc.guest.trial import delivered_hypercall
 from kvmenc.kvm import KvmSystem
@@ -91,7 +92,7 @@ def probe(
 
 def _machine(system: KvmSystem, root: Path) -> list[Evidence]:
     """What the machine's files, its firmware and its CPU say."""
-    if isinstance(system.backend, FakeBackend):
+    if is_fake(system.backend):
         return []
     firmware = sev.platform_status(system.backend)
     return [*sev.files(root), firmware, sev.cpu_flags(root), sev.sev_leaf(system)]

@@ -9,6 +9,7 @@ from kvmenc.uapi.ioc import Ioctl as Ioctl
 from kvmenc.uapi.kvm import *  # noqa: F403
 from kvmenc.uapi.names import exit_name as exit_name
 from kvmenc.uapi.names import name_of as name_of
+from kvmenc.uapi.names import sev_cmd_name as sev_cmd_name
 from kvmenc.uapi.names import sev_ret_name as sev_ret_name
 from kvmenc.uapi.page_enc import *  # noqa: F403
 from kvmenc.uapi.page_enc_types import *  # noqa: F403

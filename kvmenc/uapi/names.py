@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from kvmenc.uapi import exits, kvm, psp_sev, vcpu
+from kvmenc.uapi import exits, kvm, psp_sev, sev, vcpu
 from kvmenc.uapi.ioc import Ioctl
 from kvmenc.uapi.page_enc import REVISIONS
 
@@ -42,6 +42,13 @@ def sev_ret_name(error: int) -> str:
     """
     signed = error - (1 << 32) if error >= 1 << 31 else error
     return _named(psp_sev, "SEV_RET_", signed) or f"SEV firmware error {error:#x}"
+
+
+@cache
+def sev_cmd_name(number: int) -> str:
+    """The name of a ``kvm_sev_cmd.id``: ``sev_cmd_name(8) == "KVM_SEV_SEND_START"``."""
+    known = _named(sev, "KVM_SEV_", number) or _named(sev, "KVM_CSV_", number)
+    return known or f"command {number}"
 
 
 def _named(module: object, prefix: str, value: int) -> str | None:

@@ -14,8 +14,8 @@ from typing import IO
 import msgspec
 import pytest
 
+from kvmenc.atomic import write_atomically
 from kvmenc.capture import CurvePoint, load_capture, save_capture
-from kvmenc.capture.atomic import write_atomically
 from kvmenc.errors import CaptureError
 from tests.capture.captures import sound_bitmaps, sound_capture
 from tests.capture.killed import BEFORE, NEW

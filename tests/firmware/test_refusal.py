@@ -4,7 +4,7 @@ import pytest
 
 from kvmenc import uapi
 from kvmenc.firmware import FirmwareRefused
-from kvmenc.firmware.refusal import command_name
+from kvmenc.uapi import sev_cmd_name
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from kvmenc.firmware.refusal import command_name
     ],
 )
 def test_a_command_has_its_kernel_name(number: int, name: str) -> None:
-    assert command_name(number) == name
+    assert sev_cmd_name(number) == name
 
 
 def test_a_code_without_advice_is_named_and_one_without_a_name_is_a_number() -> None:
