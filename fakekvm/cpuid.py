@@ -10,6 +10,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from fakekvm.errors import oserror
+from fakekvm.host import CAP_VM_TYPES, VM_SEV_ES
 
 if TYPE_CHECKING:
     from fakekvm.host import Host
@@ -43,12 +44,19 @@ def _leaves(host: Host) -> list[tuple[int, ...]]:
     vendor = struct.unpack("<3I", _vendor(host))
     leaves: list[tuple[int, ...]] = [(0, 0, 0, 1, *vendor), (0x80000000, 0, 0, _SEV_LEAF, *vendor)]
     if host.sev:
-        leaves.append((_SEV_LEAF, 0, 0, _SEV | _SEV_ES, _C_BIT, _ASIDS, _FIRST_SEV_ASID))
+        listed = host.has(CAP_VM_TYPES)
+        kinds = _SEV if listed and not listed >> VM_SEV_ES & 1 else _SEV | _SEV_ES
+        leaves.append((_SEV_LEAF, 0, 0, kinds, _C_BIT, _ASIDS, _FIRST_SEV_ASID))
     return leaves
 
 
 def _vendor(host: Host) -> bytes:
-    """In the order of ebx, ecx, edx."""
+    """In the order of ebx, ecx, edx; spelled out it is ebx, edx, ecx."""
+    vendor = host.vendor or _usual_vendor(host)
+    return (vendor[:4] + vendor[8:12] + vendor[4:8]).encode()
+
+
+def _usual_vendor(host: Host) -> str:
     if host.csv:
-        return b"HygouinenGen"
-    return b"AuthcAMDenti" if host.sev else b"GenuntelineI"
+        return "HygonGenuine"
+    return "AuthenticAMD" if host.sev else "GenuineIntel"

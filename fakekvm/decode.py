@@ -65,6 +65,8 @@ KVM_HC_MAP_GPA_RANGE = 12  # the number of the out-of-tree KVM_HC_PAGE_ENC_STATU
 KVM_MAP_GPA_RANGE_ENCRYPTED = 1 << 4
 KVM_ENOSYS, KVM_EINVAL = 1000, 22  # what a hypercall returns, negated
 
+X86_EFLAGS_FIXED = 1 << 1  # of rflags: always set
+
 KVM_EXIT_IO = 2
 KVM_EXIT_HYPERCALL = 3
 KVM_EXIT_HLT = 5
@@ -201,7 +203,7 @@ UNENCRYPTED_BITMAP = Layout("<I4xQ", UnencryptedBitmap)
 def reset_registers() -> list[int]:
     """A struct kvm_regs of a vCPU that was never run."""
     registers = [0] * 18
-    registers[3], registers[16], registers[17] = 0x600, 0xFFF0, 0x2  # rdx, rip, rflags
+    registers[3], registers[16], registers[17] = 0x600, 0xFFF0, X86_EFLAGS_FIXED  # rdx, rip, rflags
     return registers
 
 

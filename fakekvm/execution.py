@@ -7,6 +7,7 @@ __kvm_emulate_hypercall; virt/kvm/dirty_ring.c, kvm_dirty_ring_check_request.
 from __future__ import annotations
 
 import errno
+import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from fakekvm import decode
 from fakekvm.bits import set_bits, test_bits, zeros
 from fakekvm.errors import oserror
-from fakekvm.guests import Flip, Halt, PortOut, WritePages
+from fakekvm.guests import Flip, Halt, PortOut, Rest, WritePages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -31,7 +32,12 @@ __all__ = ["Execution"]
 
 # Pages written with the VM's lock held: bounds how long a reader of the dirty log waits (0.2 ms).
 _BATCH_PAGES = 512
+_NAP_S = 1e-3  # so late a vCPU at rest sees that it is to stop
 _RAX = 0
+
+
+def _never() -> bool:
+    return False
 
 
 class Execution:
@@ -58,24 +64,31 @@ class Execution:
         self._to_write: NDArray[np.int64] | range = range(0)
         self._value = 0
         self._awaits_hypercall_ret = False
+        self._rests_until: float | None = None
 
-    def run(self) -> None:
+    def run(self, is_signalled: Callable[[], bool] = _never) -> None:
         """Go on until an exit, which is told in kvm_run.
 
+        Args:
+            is_signalled: asked between steps: whether the thread that runs it must see to a signal.
+
         Raises:
-            OSError: EINTR, if userspace asked for an immediate exit: before the first step with
-                kvm_run as it was, later (where a signal would have interrupted a real vCPU) with
-                KVM_EXIT_INTR; EFAULT, if guest memory is not there.
+            OSError: EINTR, for a signal or if userspace asked for an immediate exit: where that
+                was asked before the first step with kvm_run as it was, else with KVM_EXIT_INTR;
+                EFAULT, if guest memory is not there.
         """
         if self._awaits_hypercall_ret:
             self._registers[_RAX] = self._page.hypercall_ret()
             self._awaits_hypercall_ret = False
         if self._page.wants_exit():
             raise oserror(errno.EINTR)
-        while not self._exits():
+        while not is_signalled():
+            if self._exits():
+                return
             if self._page.wants_exit():
-                self._page.exit(decode.KVM_EXIT_INTR)
-                raise oserror(errno.EINTR)
+                break
+        self._page.exit(decode.KVM_EXIT_INTR)
+        raise oserror(errno.EINTR)
 
     def _exits(self) -> bool:
         """Carry out a bit more; whether that ended in an exit."""
@@ -84,6 +97,8 @@ class Execution:
             return True
         if len(self._to_write):
             return self._write_batch()
+        if self._rests_until is not None:
+            return self._nap(self._rests_until)
         step = next(self._steps, Halt())
         return self._ACTIONS[type(step)](self, step)
 
@@ -179,11 +194,24 @@ class Execution:
         self._page.exit(decode.KVM_EXIT_HLT)
         return True
 
+    def _rest(self, step: Rest) -> bool:
+        self._rests_until = time.monotonic() + step.seconds
+        return False
+
+    def _nap(self, until: float) -> bool:
+        left = until - time.monotonic()
+        if left <= 0:
+            self._rests_until = None
+        else:
+            time.sleep(min(left, _NAP_S))
+        return False
+
     _ACTIONS: ClassVar[Mapping[type, Callable[[Execution, Any], bool]]] = {
         WritePages: _write,
         Flip: _flip,
         PortOut: _port_out,
         Halt: _halt,
+        Rest: _rest,
     }
 
 

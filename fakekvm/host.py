@@ -19,6 +19,7 @@ __all__ = ["MAINLINE_CAPABILITIES", "FirmwareSpeed", "Host", "host_named", "host
 
 CAP_NR_MEMSLOTS = 10
 CAP_MAX_VCPUS = 66
+CAP_X86_SMM = 117
 CAP_MULTI_ADDRESS_SPACE = 118
 CAP_MAX_VCPU_ID = 128
 CAP_MANUAL_DIRTY_LOG_PROTECT2 = 168
@@ -101,6 +102,7 @@ class Host:
         csv: it is Hygon's: KVM_CSV_COMMAND_BATCH is there too.
         chip: its name; the firmware's keys and certificates follow from it.
         firmware: how quick the SEV firmware is.
+        vendor: of the CPU, as CPUID spells it; "": as ``csv`` and ``sev`` suggest, else Intel's.
         enc_revision: which out-of-tree encryption state ioctl it has (see ``revisions``).
         max_gpa_bits: guest physical addresses end here (52 with shadow paging, else the CPU's).
         ring_reserved_entries: ring entries that KVM keeps for itself: 64, and 512 more on CPUs with
@@ -116,6 +118,7 @@ class Host:
     csv: bool = False
     chip: str = "chip 0"
     firmware: FirmwareSpeed = field(default_factory=FirmwareSpeed)
+    vendor: str = ""
     enc_revision: str | None = None
     max_gpa_bits: int = 52
     ring_reserved_entries: int = 64
@@ -160,16 +163,42 @@ def _with_vm_types(*types: int) -> Host:
     return Host(capabilities=capabilities)
 
 
+# What kvm_amd answers on EPYC 7002 and later; 7001 had SEV only. Source: Linux v6.12,
+# arch/x86/kvm/svm/sev.c, sev_hardware_setup and sev_set_cpu_caps (KVM_CAP_VM_TYPES).
+_SEV_ES = replace(_with_vm_types(VM_DEFAULT, VM_SEV, VM_SEV_ES), sev=True)
+
+
+def _bare_metal(vendor: str, gpa_bits: int, logged_by_hardware: int) -> Host:
+    """A host with SVM or VMX and SMM, none of which the machine had that mainline's come from.
+
+    Source: Linux v6.12, arch/x86/kvm/x86.c, kvm_vm_ioctl_check_extension, KVM_CAP_X86_SMM;
+    arch/x86/include/asm/kvm_host.h, kvm_arch_nr_memslot_as_ids; arch/x86/kvm/mmu.h,
+    kvm_mmu_max_gfn (46 bits: Xeons up to Cascade Lake; 48: EPYC 7001 to 7003);
+    virt/kvm/dirty_ring.c, kvm_dirty_ring_get_rsvd_entries; arch/x86/kvm/vmx/vmx.h, PML_ENTITY_NUM.
+    """
+    smm = {CAP_X86_SMM: 1, CAP_MULTI_ADDRESS_SPACE: 2}
+    return Host(
+        capabilities=MappingProxyType({**MAINLINE_CAPABILITIES, **smm}),
+        vendor=vendor,
+        max_gpa_bits=gpa_bits,
+        ring_reserved_entries=64 + logged_by_hardware,
+    )
+
+
 _HOSTS = {
     "mainline": Host(),
+    "intel": _bare_metal("GenuineIntel", gpa_bits=46, logged_by_hardware=512),
+    "amd": _bare_metal("AuthenticAMD", gpa_bits=48, logged_by_hardware=0),
     "no-kvm": Host(open_errno=errno.ENOENT),
     "no-rights": Host(open_errno=errno.EACCES),
     "sw-protected": _with_vm_types(VM_DEFAULT, VM_SW_PROTECTED),
-    "sev": replace(_with_vm_types(VM_DEFAULT, VM_SEV, VM_SEV_ES), sev=True),
+    "sev-without-es": replace(_with_vm_types(VM_DEFAULT, VM_SEV), sev=True),
+    "sev": _SEV_ES,
+    "sev-es": _SEV_ES,
     "snp": replace(
         _with_vm_types(VM_DEFAULT, VM_SW_PROTECTED, VM_SEV, VM_SEV_ES, VM_SNP), sev=True
     ),
-    "csv": replace(_with_vm_types(VM_DEFAULT, VM_SEV, VM_SEV_ES), sev=True, csv=True),
+    "csv": replace(_SEV_ES, csv=True),
     **{f"sev-{revision}": _out_of_tree(revision) for revision in REVISIONS},
 }
 

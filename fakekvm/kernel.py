@@ -4,46 +4,51 @@ from __future__ import annotations
 
 import errno
 import os
-from collections import Counter
 from typing import TYPE_CHECKING, Self
 
+from fakekvm.calls import Caller
 from fakekvm.decode import U32, U64
 from fakekvm.errors import oserror
-from fakekvm.host import Host
+from fakekvm.machine import Machine
 from fakekvm.processmemory import ProcessMemory
-from fakekvm.sevdevice import SevDevice
-from fakekvm.sevfirmware import Firmware
-from fakekvm.system import System
 from fakekvm.vm import Vm
 
 if TYPE_CHECKING:
     from fakekvm.calls import File
     from fakekvm.guests import Script
+    from fakekvm.host import Host
+    from fakekvm.scripts import Scripts
 
 __all__ = ["Kernel"]
 
-_DEVICE, _SEV_DEVICE = "/dev/kvm", "/dev/sev"
+
+class _Self:
+    """This process, as the one that calls."""
+
+    def __init__(self, files: dict[int, File]) -> None:
+        self.memory = ProcessMemory(os.getpid())
+        self._files = files
+
+    def file_of(self, fd: int) -> File | None:
+        """By the kernel's own table."""
+        file = self._files.get(fd)
+        if file is None:
+            os.fstat(fd)  # EBADF
+        return file
 
 
-class Kernel:
-    """Answers open, ioctl and close for /dev/kvm and what comes from it, on a given host.
+class Kernel(Machine):
+    """Answers open, ioctl and close for /dev/kvm and what comes from it, to its own process.
 
     File descriptors are real ones (of memory files and eventfds), so that their numbers are
     nobody else's and mmap() of a vCPU's works. Any thread may call; another process gets EIO.
     As a context manager it closes at the end what is still open.
-
-    Attributes:
-        host: what kind of machine this is.
-        firmware: its SEV firmware, not reachable on hosts without SEV.
-        unknown: how often each (kind of file, request number) was asked for that it does not have.
     """
 
-    def __init__(self, host: Host | None = None) -> None:
-        self.host = host or Host()
-        self.firmware = Firmware(self.host)
-        self.unknown: Counter[tuple[str, int]] = Counter()
+    def __init__(self, host: Host | None = None, scripts: Scripts | None = None) -> None:
+        super().__init__(host, scripts)
         self._files: dict[int, File] = {}
-        self._memory = ProcessMemory(os.getpid())
+        self._caller = Caller(_Self(self._files))
 
     def __enter__(self) -> Self:
         return self
@@ -58,14 +63,7 @@ class Kernel:
         Raises:
             OSError: what the host fails with; ENOENT for any other path.
         """
-        if path not in (_DEVICE, _SEV_DEVICE) or (path == _SEV_DEVICE and not self.host.sev):
-            raise oserror(errno.ENOENT)
-        if self.host.open_errno:
-            raise oserror(self.host.open_errno)
-        close_on_exec = os.EFD_CLOEXEC if flags & os.O_CLOEXEC else 0
-        writable = flags & os.O_ACCMODE != os.O_RDONLY
-        file = System(self) if path == _DEVICE else SevDevice(self, writable=writable)
-        return self.install(file, os.eventfd(0, close_on_exec))
+        return self._install(self.open_file(path, flags), flags)
 
     def ioctl(self, fd: int, request: int, arg: int) -> int:
         """Carry out a request on a descriptor; ``arg`` is a number or an address in this process.
@@ -76,9 +74,11 @@ class Kernel:
         file = self._files.get(fd)
         if file is None:
             raise oserror(errno.EBADF)
-        if self._memory.pid != os.getpid():
-            self._memory = ProcessMemory(os.getpid())
-        return file.ioctl(request & U32, arg & U64, self._memory)
+        caller = self._caller
+        if caller.process.memory.pid != os.getpid():
+            caller = self._caller = Caller(_Self(self._files))
+        result = self.carry_out(file, request & U32, arg & U64, caller)
+        return result if isinstance(result, int) else self._install(result, os.O_CLOEXEC)
 
     def close(self, fd: int) -> None:
         """Close a descriptor. A VM lives on while one of its vCPUs is open.
@@ -126,11 +126,13 @@ class Kernel:
             raise oserror(errno.EBADF)
         return vm.sev.guest_view(address, size)
 
-    def install(self, file: File, fd: int) -> int:
-        """Make ``fd`` a descriptor of ``file``; returns it."""
-        self._files[fd] = file
-        return fd
-
     def file_of(self, fd: int) -> File | None:
         """The file behind a descriptor; None if it is none of this kernel's."""
         return self._files.get(fd)
+
+    def _install(self, file: File, flags: int) -> int:
+        fd = file.fd
+        if fd is None:
+            fd = os.eventfd(0, os.EFD_CLOEXEC if flags & os.O_CLOEXEC else 0)
+        self._files[fd] = file
+        return fd

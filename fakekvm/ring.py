@@ -49,8 +49,12 @@ class DirtyRing:
         return self._dirty_index - self._reset_index & U32
 
     def is_full(self) -> bool:
-        """Whether the vCPU must exit with KVM_EXIT_DIRTY_RING_FULL."""
-        return self._was_filled and self._used() >= self._soft_limit
+        """Whether the vCPU must exit with KVM_EXIT_DIRTY_RING_FULL.
+
+        If it need not, that it was filled once is forgotten: kvm_dirty_ring_check_request.
+        """
+        self._was_filled = self._was_filled and self._used() >= self._soft_limit
+        return self._was_filled
 
     def room(self) -> int:
         """Entries that a ring that is not full takes until it is; at least 1."""
@@ -70,7 +74,7 @@ class DirtyRing:
         self._entries["offset"][at] = pages
         self._entries["flags"][at] = KVM_DIRTY_GFN_F_DIRTY  # last: it publishes the entry
         self._dirty_index = self._dirty_index + pages.size & U32
-        self._was_filled = self._used() >= self._soft_limit
+        self._was_filled = self._was_filled or self._used() >= self._soft_limit
 
     def _at(self, first: int, count: int) -> NDArray[np.int64]:
         return (first + np.arange(count)) % self._entries.size

@@ -5,6 +5,7 @@ Source: Linux v6.12, include/uapi/linux/kvm.h, struct kvm_run; virt/kvm/kvm_main
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 
@@ -26,8 +27,10 @@ class RunPage:
     def __init__(self, name: str, ring_bytes: int) -> None:
         pages = decode.KVM_DIRTY_LOG_PAGE_OFFSET if ring_bytes else _PLAIN_PAGES
         size = pages * decode.PAGE_BYTES + ring_bytes
-        self.fd = os.memfd_create(name, os.MFD_CLOEXEC)
+        self.fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(self.fd, size)
+        # A holder of the descriptor must not be able to cut it: we would die of SIGBUS.
+        fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
         self._area = mmap.mmap(self.fd, size)
 
     def ring(self, ring_bytes: int, reserved_entries: int) -> DirtyRing:

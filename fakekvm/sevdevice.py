@@ -14,6 +14,7 @@ from fakekvm.errors import oserror
 from fakekvm.sevfirmware import FirmwareError
 
 if TYPE_CHECKING:
+    from fakekvm.calls import Caller
     from fakekvm.processmemory import ProcessMemory
 
 __all__ = ["SevDevice"]
@@ -37,10 +38,11 @@ class SevDevice(File):
         super().__init__(services)
         self._writable = writable
 
-    def dispatch(self, request: int, arg: int, memory: ProcessMemory) -> int:
+    def dispatch(self, request: int, arg: int, caller: Caller) -> int | File:
         """SEV_ISSUE_CMD, and nothing else."""
         if request != abi.SEV_ISSUE_CMD:
-            return super().dispatch(request, arg, memory)
+            return super().dispatch(request, arg, caller)
+        memory = caller.process.memory
         command = abi.IssueCmd(*memory.unpack(arg, abi.ISSUE_CMD))
         if command.cmd > abi.SEV_MAX:
             raise oserror(errno.EINVAL)

@@ -21,8 +21,7 @@ from fakekvm.sevfirmware import Firmware, FirmwareError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fakekvm.calls import Services
-    from fakekvm.processmemory import ProcessMemory
+    from fakekvm.calls import Process, Services
 
 __all__ = ["SevVm"]
 
@@ -35,7 +34,7 @@ class SevVm:
 
     Args:
         services: the kernel.
-        memory: the process that the VM belongs to.
+        owner: the process that the VM belongs to.
         vm_type: as given to KVM_CREATE_VM.
 
     Attributes:
@@ -46,9 +45,10 @@ class SevVm:
         fd: the /dev/sev given with that; 0 at first, which is none.
     """
 
-    def __init__(self, services: Services, memory: ProcessMemory, vm_type: int) -> None:
+    def __init__(self, services: Services, owner: Process, vm_type: int) -> None:
         self._services = services
-        self.memory = memory
+        self._owner = owner
+        self.memory = owner.memory
         self.vm_type = vm_type
         self.lock = FairLock()
         self.active = False
@@ -85,7 +85,7 @@ class SevVm:
         Raises:
             OSError: EBADF.
         """
-        if not isinstance(self._services.file_of(self.fd if fd is None else fd), SevDevice):
+        if not isinstance(self._owner.file_of(self.fd if fd is None else fd), SevDevice):
             raise oserror(errno.EBADF)
         return self._services.firmware
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from typing import TYPE_CHECKING, ClassVar
 
 from fakekvm import decode
@@ -15,7 +14,7 @@ from fakekvm.vm import Vm
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from fakekvm.processmemory import ProcessMemory
+    from fakekvm.calls import Caller, Process
 
 __all__ = ["System"]
 
@@ -29,19 +28,18 @@ class System(File):
     kind = "system"
     unknown_errno = errno.EINVAL
 
-    def dispatch(self, request: int, arg: int, memory: ProcessMemory) -> int:
+    def dispatch(self, request: int, arg: int, caller: Caller) -> int | File:
         """As any file; but here it matters who calls."""
         call = self.calls_of_a_process.get(request)
-        return call(self, arg, memory) if call else super().dispatch(request, arg, memory)
+        return call(self, arg, caller.process) if call else super().dispatch(request, arg, caller)
 
-    def _create_vm(self, vm_type: int, memory: ProcessMemory) -> int:
+    def _create_vm(self, vm_type: int, owner: Process) -> File:
         if not self.services.host.allows_vm_type(vm_type):
             raise oserror(errno.EINVAL)
-        vm = Vm(self.services, memory, vm_type)
-        return self.services.install(vm, os.eventfd(0, os.EFD_CLOEXEC))
+        return Vm(self.services, owner, vm_type)
 
-    def _get_supported_cpuid(self, arg: int, memory: ProcessMemory) -> int:
-        return get_supported_cpuid(self.services.host, memory, arg)
+    def _get_supported_cpuid(self, arg: int, process: Process) -> int:
+        return get_supported_cpuid(self.services.host, process.memory, arg)
 
     def _get_api_version(self, arg: int) -> int:
         return _without_argument(arg, _API_VERSION)
@@ -57,7 +55,7 @@ class System(File):
         decode.KVM_CHECK_EXTENSION: Call(_check_extension),
         decode.KVM_GET_VCPU_MMAP_SIZE: Call(_get_vcpu_mmap_size),
     }
-    calls_of_a_process: ClassVar[Mapping[int, Callable[[System, int, ProcessMemory], int]]] = {
+    calls_of_a_process: ClassVar[Mapping[int, Callable[[System, int, Process], int | File]]] = {
         decode.KVM_CREATE_VM: _create_vm,
         decode.KVM_GET_SUPPORTED_CPUID: _get_supported_cpuid,
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from typing import TYPE_CHECKING
 
 from fakekvm import decode, host
@@ -19,15 +18,18 @@ from fakekvm.vcpu import Vcpu
 from fakekvm.vmcalls import VM_CALLS
 
 if TYPE_CHECKING:
-    from fakekvm.processmemory import ProcessMemory
+    from fakekvm.calls import Caller, Process
 
 __all__ = ["Vm"]
 
 
 class Vm(File):
-    """A VM of the process whose memory this is.
+    """A VM of the process that created it.
 
     Attributes:
+        owner: that process.
+        memory: its memory, and the guest's.
+        number: 0 for the first VM of its kernel, then 1, ...
         lock: held while slots or dirty state are read or changed, by ioctls and running vCPUs.
         vcpus: by id. They stay when their descriptors are closed.
         enc: the out-of-tree encryption state, where the host has it.
@@ -40,16 +42,18 @@ class Vm(File):
     kind = "vm"
     calls = VM_CALLS
 
-    def __init__(self, services: Services, memory: ProcessMemory, vm_type: int) -> None:
+    def __init__(self, services: Services, owner: Process, vm_type: int) -> None:
         super().__init__(services)
-        self.memory = memory
+        self.owner = owner
+        self.memory = owner.memory
+        self.number = next(services.vm_numbers)
         self.lock = FairLock()
         self.vcpus: dict[int, Vcpu] = {}
         self.ring_bytes = 0
         self.manual_protect = 0
         self.hypercall_exits = 0
         self._type = vm_type
-        self.sev = SevVm(services, memory, vm_type)
+        self.sev = SevVm(services, owner, vm_type)
         self._open_files = 1  # this one and the vCPUs'
         self.slots = MemSlots(self._slot_rules(), owner=self)
         machine = services.host
@@ -80,24 +84,25 @@ class Vm(File):
             return value if self.services.host.has(host.CAP_GUEST_MEMFD_FLAGS) else 0
         return value
 
-    def check_caller(self, memory: ProcessMemory) -> None:
+    def check_caller(self, caller: Caller) -> None:
         """Only the process that created the VM is served.
 
         Raises:
             OSError: EIO.
         """
-        if memory.pid != self.memory.pid:
+        if caller.process is not self.owner:
             raise oserror(errno.EIO)
 
-    def dispatch(self, request: int, arg: int, memory: ProcessMemory) -> int:
+    def dispatch(self, request: int, arg: int, caller: Caller) -> int | File:
         """The encryption state's numbers come first: later kernels use some of them otherwise."""
         if self.enc is not None and self.enc.answers(request):
-            return self.enc.ioctl(request, arg, memory)
-        return super().dispatch(request, arg, memory)
+            return self.enc.ioctl(request, arg, self.memory)
+        return super().dispatch(request, arg, caller)
 
     def add_vcpu(self, vcpu_id: int) -> Vcpu:
         """A new vCPU; its descriptor keeps this VM."""
         vcpu = self.vcpus[vcpu_id] = Vcpu(self.services, self, vcpu_id)
+        vcpu.load(self.services.scripts.script(self.number, vcpu_id, self._writable_gfns))
         self._open_files += 1
         return vcpu
 
@@ -124,12 +129,17 @@ class Vm(File):
         """
         if not region.flags & decode.KVM_MEM_GUEST_MEMFD:
             return None
-        file = self.services.file_of(region.guest_memfd)
+        file = self.owner.file_of(region.guest_memfd)
         if not isinstance(file, GuestMemfd):
-            os.fstat(region.guest_memfd)  # EBADF
             raise oserror(errno.EINVAL)
         file.check(self, region)
         return file
+
+    def _writable_gfns(self) -> list[range]:
+        slots = self.slots.map.slots
+        return [
+            range(s.base_gfn, s.end_gfn) for s in slots if not s.flags & decode.KVM_MEM_READONLY
+        ]
 
     def _span_of(self, key: int) -> tuple[int, int]:
         with self.lock:

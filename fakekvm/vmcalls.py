@@ -7,7 +7,6 @@ kvm_arch_vm_ioctl. The order of checks was tried on Linux 6.18.
 from __future__ import annotations
 
 import errno
-import os
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +19,7 @@ from fakekvm.guestmemfd import GuestMemfd
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from fakekvm.calls import File
     from fakekvm.dirtylog import DirtyLog
     from fakekvm.vcpu import Vcpu
     from fakekvm.vm import Vm
@@ -34,7 +34,7 @@ def _check_extension(vm: Vm, capability: int) -> int:
     return vm.has(capability)
 
 
-def _create_vcpu(vm: Vm, vcpu_id: int) -> int:
+def _create_vcpu(vm: Vm, vcpu_id: int) -> File:
     if vcpu_id >= vm.has(host.CAP_MAX_VCPU_ID):
         raise oserror(errno.EINVAL)
     with vm.lock:
@@ -42,8 +42,7 @@ def _create_vcpu(vm: Vm, vcpu_id: int) -> int:
             raise oserror(errno.EINVAL)
         if vcpu_id in vm.vcpus:
             raise oserror(errno.EEXIST)
-        vcpu = vm.add_vcpu(vcpu_id)
-    return vm.services.install(vcpu, vcpu.fd)
+        return vm.add_vcpu(vcpu_id)
 
 
 def _set_region(vm: Vm, region: decode.MemoryRegion) -> int:
@@ -60,7 +59,7 @@ def _set_region2(vm: Vm, region: decode.MemoryRegion) -> int:
     return 0
 
 
-def _create_guest_memfd(vm: Vm, wanted: decode.CreateGuestMemfd) -> int:
+def _create_guest_memfd(vm: Vm, wanted: decode.CreateGuestMemfd) -> File:
     size = wanted.size
     if (
         wanted.flags & ~vm.has(host.CAP_GUEST_MEMFD_FLAGS)
@@ -68,8 +67,7 @@ def _create_guest_memfd(vm: Vm, wanted: decode.CreateGuestMemfd) -> int:
         or size % decode.PAGE_BYTES
     ):
         raise oserror(errno.EINVAL)
-    memfd = GuestMemfd(vm.services, vm, size)
-    return vm.services.install(memfd, os.eventfd(0, os.EFD_CLOEXEC))
+    return GuestMemfd(vm.services, vm, size)
 
 
 def _set_memory_attributes(vm: Vm, wanted: decode.MemoryAttributes) -> int:

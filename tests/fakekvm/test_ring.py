@@ -184,6 +184,21 @@ def test_counters_that_userspace_confused_stop_no_vcpu_that_tells_nothing(
     assert guest.exit_reason() == HALTED
 
 
+def test_that_it_was_full_once_is_forgotten_when_the_guest_goes_on(fake: FakeMachine) -> None:
+    """kvm_dirty_ring_check_request drops the request; found by the conformance machine."""
+    guest = Guest(fake, npages=1000, ring_bytes=PAGE)
+    usable = 256 - 64
+    assert write_range(fake, guest, range(usable)) == FULL
+    guest.harvest(range(usable))
+    assert reset(guest) == usable
+    assert fake.ioctl(guest.vcpu, raw.RUN) == 0
+    assert guest.exit_reason() == HALTED
+    guest.harvest([usable, usable + 1])  # not there: the counters say that the ring is full
+    assert reset(guest) == 2
+    assert write_range(fake, guest, range(500, 501)) == FULL
+    assert guest.area.word(500) == 1, "only writing finds that"
+
+
 def test_logging_that_is_turned_off_and_on_tells_everything_anew(fake: FakeMachine) -> None:
     guest = Guest(fake, ring_bytes=PAGE)
     guest.write([5])

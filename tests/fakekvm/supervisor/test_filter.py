@@ -1,0 +1,74 @@
+"""What the filter lets pass, by a second reading of classic BPF."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from fakekvm.supervisor.filter import program
+
+X86_64, I386 = 0xC000003E, 0x40000003
+ALLOW, NOTIFY = 0x7FFF0000, 0x7FC00000
+AT_EMPTY_PATH = 0x1000
+
+
+def decision(nr: int, *args: int, arch: int = X86_64) -> int:
+    data = struct.pack("<iIQ6Q", nr, arch, 0, *args, *[0] * (6 - len(args)))
+    lines = list(struct.iter_unpack("<HBBI", program()))
+    accumulator = at = 0
+    while True:
+        code, true, false, k = lines[at]
+        at += 1
+        if code == 0x20:
+            (accumulator,) = struct.unpack_from("<I", data, k)
+        elif code == 0x54:
+            accumulator &= k
+        elif code == 0x15:
+            at += true if accumulator == k else false
+        elif code == 0x45:
+            at += true if accumulator & k else false
+        else:
+            assert code == 0x06
+            return int(k)
+
+
+# By name, from /usr/include/asm/unistd_64.h.
+READ, FSTAT, MMAP, DUP, CLONE, EXIT_GROUP = 0, 5, 9, 32, 56, 231
+IOCTL, EXECVE, NEWFSTATAT, STATX, EXECVEAT = 16, 59, 262, 332, 322
+NAME_A_FILE = [2, 4, 6, 21, 85, 89, 257, 267, 269, 437, 439]
+
+
+@pytest.mark.parametrize("nr", [*NAME_A_FILE, EXECVE, EXECVEAT, NEWFSTATAT, STATX])
+def test_calls_that_name_a_file_are_asked_about(nr: int) -> None:
+    assert decision(nr) == NOTIFY
+    assert decision(nr, arch=I386) == ALLOW
+    assert decision(nr | 1 << 30) == ALLOW, "x32"
+
+
+@pytest.mark.parametrize("nr", [READ, 1, 3, FSTAT, MMAP, DUP, CLONE, 61, EXIT_GROUP, 435])
+def test_others_are_not(nr: int) -> None:
+    assert decision(nr, *[0xAE00] * 6) == ALLOW
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        (0xAE01, NOTIFY),
+        (0xC008AE05, NOTIFY),
+        (0xFFFFFFFF_4010AE42, NOTIFY),
+        (0xC0105300, NOTIFY),
+        (0x5401, ALLOW),
+        (0xAF01, ALLOW),
+        (0xAE_5401, ALLOW),
+    ],
+)
+def test_of_ioctls_those_of_kvm_and_sev(request_: int, expected: int) -> None:
+    assert decision(IOCTL, 0xAE00, request_, 0xAE00) == expected
+
+
+def test_fstat_by_its_newer_names_is_let_pass() -> None:
+    assert decision(NEWFSTATAT, 3, 0, 0, AT_EMPTY_PATH | 0x100) == ALLOW
+    assert decision(NEWFSTATAT, 3, 0, AT_EMPTY_PATH, 0x100) == NOTIFY
+    assert decision(STATX, 3, 0, AT_EMPTY_PATH | 0x100) == ALLOW
+    assert decision(STATX, 3, 0, 0x100, AT_EMPTY_PATH) == NOTIFY
