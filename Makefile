@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-qemu-10 bench soak soak-order backtest format clean
+.PHONY: demo test test-qemu-10 bench soak soak-order soak-conformance backtest format clean
 
 demo: $(STAMP)
 	@$(BIN)/kvmenc demo
@@ -30,6 +30,10 @@ soak: $(STAMP)
 # Guests that write and flip in threads while syncs run, some million steps.
 soak-order: $(STAMP)
 	KVMENC_ORDER_STEPS=5000000 $(BIN)/pytest -q -s --timeout 1800 tests/ordering/test_stress.py -k no_page
+
+# Random sequences of calls, on the fake and on the kernel.
+soak-conformance: $(STAMP)
+	KVMENC_CONFORMANCE_EXAMPLES=5000 $(BIN)/pytest -q -s tests/fakekvm/test_conformance_machine.py
 
 # Guests of our own on a real QEMU, and on a newer one if tools/qemu-binary.sh has fetched it:
 # captured, planned, migrated, compared. What was recorded before is kept, but for FRESH=1.
