@@ -1,6 +1,6 @@
 """The sync protocols beside guests that run: the right ones lose nothing, the others are found out.
 
-With the right ones the guests make 300,000 steps in all, or as many as ``KVMENC_ORDER_STEPS`` in
+With the right ones the guests make 150,000 steps in all, or as many as ``KVMENC_ORDER_STEPS`` in
 the environment says: ``make soak-order``. A step is a page written or a page flipped.
 """
 
@@ -21,7 +21,7 @@ from tests.ordering.stress import Guests, stress
 if TYPE_CHECKING:
     from kvmenc.ordering import OrderCheck
 
-STEPS = int(os.environ.get("KVMENC_ORDER_STEPS", "300000"))
+STEPS = int(os.environ.get("KVMENC_ORDER_STEPS", "150000"))
 SEED = 1 if os.environ.get("CI") == "true" else random.getrandbits(32)
 FOUND_WITHIN_S = 20
 HARMLESS_STEPS = 10_000  # a bug is found with fewer
