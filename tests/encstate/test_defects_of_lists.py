@@ -24,7 +24,6 @@ K3     the same: a range over two nodes makes nothing private    EXAMPLES
 
 from __future__ import annotations
 
-import sys
 import threading
 from dataclasses import dataclass, replace
 from functools import cache, reduce
@@ -54,7 +53,7 @@ from tests.encstate.models_of_lists import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from collections.abc import Set as AbstractSet
 
     from tests.encstate.models_of_lists import Code, Ranges
@@ -578,15 +577,6 @@ def test_without_slots_or_anything_shared_the_list_is_empty() -> None:
         starts, ends = GfnState(slots).shared_ranges()
         assert (starts.size, ends.size) == (0, 0)
         assert starts.dtype == ends.dtype == np.int64
-
-
-@pytest.fixture
-def fast_switching() -> Iterator[None]:
-    """Threads take turns every few bytecodes."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
 
 
 @pytest.mark.usefixtures("fast_switching")

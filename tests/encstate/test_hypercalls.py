@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import tracemalloc
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
@@ -15,9 +13,6 @@ from kvmenc import uapi
 from kvmenc.encstate.hypercalls import MapGpaTracker
 from kvmenc.memory.slots import MemSlot
 from tests.encstate.bits import bits_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 ENCRYPTED, PLAIN = 0x10, 0
 EINVAL, ENOSYS = -22, -1000
@@ -121,15 +116,6 @@ def test_the_last_announcement_of_each_page_holds(script: list[tuple[int, int, b
         private[gfn : gfn + npages] = [int(to_private)] * npages
     expected = [private[slot.base_gfn : slot.base_gfn + slot.npages] for slot in SLOTS]
     assert state(tracker) == expected
-
-
-@pytest.fixture
-def fast_switching() -> Iterator[None]:
-    """Threads take turns every few bytecodes."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
 
 
 @pytest.mark.usefixtures("fast_switching")

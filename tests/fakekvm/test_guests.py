@@ -10,6 +10,7 @@ import pytest
 
 from fakekvm import guests
 from fakekvm.guests import Flip, WritePages
+from tests.fakekvm.steps import as_text, pages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,18 +25,6 @@ STREAMS = {
     "flip, write": lambda rng: guests.flip_then_write(GFNS, rng),
     "write, flip": lambda rng: guests.write_then_flip(GFNS, rng),
 }
-
-
-def pages(step: Step) -> list[int]:
-    assert isinstance(step, WritePages)
-    return [int(gfn) for gfn in step.gfns]
-
-
-def as_text(steps: Iterator[Step], count: int) -> list[str]:
-    return [
-        f"{pages(step)} {step.value}" if isinstance(step, WritePages) else str(step)
-        for step in islice(steps, count)
-    ]
 
 
 @pytest.mark.parametrize("stream", STREAMS.values(), ids=STREAMS)

@@ -20,6 +20,7 @@ from fakekvm.guests.writers import _scatter
 from fakekvm.guests.zipf import ZipfRanks
 from tests.fakekvm import raw
 from tests.fakekvm.raw import FakeMachine, Guest
+from tests.fakekvm.steps import as_text, pages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -44,18 +45,6 @@ STREAMS: dict[str, Callable[[np.random.Generator], Iterator[Step]]] = {
 
 def rng(seed: int = 1) -> np.random.Generator:
     return np.random.default_rng(seed)
-
-
-def pages(step: Step) -> list[int]:
-    assert isinstance(step, WritePages)
-    return [int(gfn) for gfn in step.gfns]
-
-
-def as_text(steps: Iterable[Step], count: int) -> list[str]:
-    return [
-        f"{pages(step)} {step.value}" if isinstance(step, WritePages) else str(step)
-        for step in islice(steps, count)
-    ]
 
 
 @pytest.mark.parametrize("stream", STREAMS.values(), ids=STREAMS)
