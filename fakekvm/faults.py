@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fakekvm import decode
-from fakekvm.decode import U32
 from fakekvm.errors import oserror
 from fakekvm.execution import Execution
 from fakekvm.kernel import Kernel
@@ -31,7 +30,7 @@ from fakekvm.vm import Vm
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from fakekvm.calls import File
+    from fakekvm.calls import Caller, File
     from fakekvm.guests import Step
     from fakekvm.host import Host
 
@@ -101,12 +100,11 @@ class FaultyKernel(Kernel):
         self._random = np.random.default_rng(seed)
         self._dead: set[Vm] = set()
 
-    def ioctl(self, fd: int, request: int, arg: int) -> int:
+    def carry_out(self, file: File, request: int, arg: int, caller: Caller) -> int | File:
         """As ``Kernel``, if nothing goes wrong."""
-        file, error = self.file_of(fd), 0
-        vm = vm_of(file)
+        vm, error = vm_of(file), 0
         for fault, number in self._faults:
-            if number in (None, request & U32) and file is not None and self._strikes(fault):
+            if number in (None, request) and self._strikes(fault):
                 if vm is not None and fault.before:
                     _Hand(vm).do(fault.before)
                 error = error or fault.error
@@ -116,7 +114,7 @@ class FaultyKernel(Kernel):
             raise oserror(errno.EIO)
         if error > 0:
             raise oserror(error)
-        return super().ioctl(fd, request, arg)
+        return super().carry_out(file, request, arg, caller)
 
     def _strikes(self, fault: Fault) -> bool:
         self._seen[fault] += 1
@@ -144,7 +142,7 @@ def request_number(request: str | int | None, host: Host) -> int | None:
     return int(number)
 
 
-def vm_of(file: File | None) -> Vm | None:
+def vm_of(file: File) -> Vm | None:
     """The VM that a file is, or is of."""
     if isinstance(file, Vcpu):
         return file.vm

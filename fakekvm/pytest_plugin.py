@@ -79,9 +79,7 @@ def kvm(request: pytest.FixtureRequest) -> Iterator[Backend]:
     from kvmenc.backend.fake import FakeBackend  # noqa: PLC0415
 
     with _kernel(request, "mainline") as kernel:
-        backend = FakeBackend(kernel.host)
-        backend.kernel = kernel
-        yield backend
+        yield FakeBackend(kernel)
 
 
 def _kernel(request: pytest.FixtureRequest, host: str) -> Kernel:

@@ -46,7 +46,7 @@ class Vcpu(File):
 
     def __init__(self, services: Services, vm: Vm, vcpu_id: int) -> None:
         super().__init__(services)
-        self._vm = self.vm = vm
+        self.vm = vm
         self._page = RunPage(f"kvm-vcpu:{vcpu_id}", vm.ring_bytes)
         self.fd: int = self._page.fd
         self._signal_mask: int | None = None
@@ -66,7 +66,7 @@ class Vcpu(File):
 
     def check_caller(self, caller: Caller) -> None:
         """A vCPU serves whom its VM serves."""
-        self._vm.check_caller(caller)
+        self.vm.check_caller(caller)
 
     def dispatch(self, request: int, arg: int, caller: Caller) -> int | File:
         """One call at a time."""
@@ -77,7 +77,7 @@ class Vcpu(File):
 
     def closed(self) -> None:
         """A vCPU outlives its descriptor: it goes when its VM goes."""
-        self._vm.closed()
+        self.vm.closed()
 
     def _run(self, arg: int, caller: Caller) -> int:
         if arg:
@@ -86,32 +86,32 @@ class Vcpu(File):
         return 0
 
     def _get_regs(self, address: int) -> int:
-        self._vm.memory.write(address, decode.REGS.pack(*self._registers))
+        self.vm.memory.write(address, decode.REGS.pack(*self._registers))
         return 0
 
     def _set_regs(self, address: int) -> int:
-        data = self._vm.memory.read(address, decode.REGS.size)
+        data = self.vm.memory.read(address, decode.REGS.size)
         *registers, rflags = decode.REGS.unpack(data)
         # arch/x86/kvm/x86.c, __set_regs
         self._registers[:] = *registers, rflags | decode.X86_EFLAGS_FIXED
         return 0
 
     def _get_sregs(self, address: int) -> int:
-        self._vm.memory.write(address, self._sregs)
+        self.vm.memory.write(address, self._sregs)
         return 0
 
     def _set_sregs(self, address: int) -> int:
-        self._sregs = self._vm.memory.read(address, len(self._sregs))
+        self._sregs = self.vm.memory.read(address, len(self._sregs))
         return 0
 
     def _set_signal_mask(self, address: int) -> int:
         if not address:
             self._signal_mask = None
             return 0
-        length = int.from_bytes(self._vm.memory.read(address, 4), "little")
+        length = int.from_bytes(self.vm.memory.read(address, 4), "little")
         if length != _SIGSET_BYTES:
             raise oserror(errno.EINVAL)
-        mask = self._vm.memory.read(address + 4, _SIGSET_BYTES)
+        mask = self.vm.memory.read(address + 4, _SIGSET_BYTES)
         self._signal_mask = int.from_bytes(mask, "little")
         return 0
 

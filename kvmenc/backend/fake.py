@@ -14,7 +14,10 @@ __all__ = ["FakeBackend"]
 
 
 class FakeBackend:
-    """A fake kernel of its own; needs no rights and no hardware.
+    """A fake kernel; needs no rights and no hardware.
+
+    Args:
+        machine: a host, for a kernel of its own; or a kernel that there is.
 
     Attributes:
         kernel: the fake, to give its vCPUs something to run.
@@ -22,8 +25,8 @@ class FakeBackend:
 
     name = "fake"
 
-    def __init__(self, host: Host) -> None:
-        self.kernel = Kernel(host=host)
+    def __init__(self, machine: Host | Kernel) -> None:
+        self.kernel = machine if isinstance(machine, Kernel) else Kernel(machine)
 
     def open(self, path: str, flags: int) -> int:
         """Open /dev/kvm of the fake."""

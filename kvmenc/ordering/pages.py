@@ -136,8 +136,7 @@ def start(*, private: bool) -> int:
     It is in the kernel's log too, as after KVM_DIRTY_LOG_INITIALLY_SET: the harder case, since to
     clear it may take a later write with it.
     """
-    values = dict.fromkeys((name for name, _ in _WIDTHS), np.zeros(1, np.int8))
-    page = Page(**{name: value.copy() for name, value in values.items()})
+    page = unpack(np.zeros(1, np.uint64))
     page.table_private[:] = page.kernel_private[:] = page.power[:] = private
     page.private[:] = page.dirty[:] = page.kernel_dirty[:] = page.stale[:] = 1
     return int(pack(page)[0])

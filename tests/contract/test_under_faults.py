@@ -37,23 +37,16 @@ CALLS = ("KVM_GET_DIRTY_LOG", "KVM_CLEAR_DIRTY_LOG", "KVM_GET_PAGE_ENC_BITMAP")
 ERRNOS = (errno.EINTR, errno.ENOMEM, errno.EFAULT, errno.EINVAL, errno.EIO, errno.ENOENT)
 
 
-class FaultyBackend(FakeBackend):
-    def __init__(self, faults: Sequence[Fault], seed: int) -> None:
-        host = fakekvm.host_named("sev-v9")
-        super().__init__(host)
-        self.kernel: FaultyKernel = FaultyKernel(host, faults, seed)
-
-
 class Machine:
     """A VM of two slots with a guest that writes and flips; and the truth about it."""
 
     def __init__(self, faults: Sequence[Fault], *, manual_protect: bool, seed: int = 1) -> None:
-        self.backend = FaultyBackend(faults, seed)
+        self.kernel = FaultyKernel(fakekvm.host_named("sev-v9"), faults, seed)
         self.ram = GuestRam("ram", NPAGES)
         low = MemSlot(0, 0, 100, self.ram.address)
         high = MemSlot(1, 0x1000, NPAGES - 100, self.ram.address + 100 * 4096)
         self.layout = Layout([low, high], [RamBlock("ram", NPAGES, self.ram.address)])
-        self.system = KvmSystem.open(self.backend)
+        self.system = KvmSystem.open(FakeBackend(self.kernel))
         self.vm: Vm = self.system.create_vm()
         if manual_protect:
             self.vm.enable_manual_protect()
@@ -77,7 +70,7 @@ class Machine:
             Flip(0x1000 + first - 100, 8, private=private),
             Halt(),
         ]
-        self.backend.kernel.load_guest(self.vm.fd, 0, steps)
+        self.kernel.load_guest(self.vm.fd, 0, steps)
         self.vcpu.run()
         self.written[pages] = True
         self.shared[first : first + 8] = not private
@@ -124,7 +117,7 @@ def test_a_storm_of_errors_loses_no_page_and_no_state(
     machine = Machine([fault], manual_protect=manual_protect)
     errors = storm(machine)
     asked = request_name != "KVM_CLEAR_DIRTY_LOG" or manual_protect
-    assert (machine.backend.kernel.struck[fault] > 0) == asked
+    assert (machine.kernel.struck[fault] > 0) == asked
     if number == errno.EINTR or not asked:
         assert errors == [], "interrupted calls are made again"
     else:
@@ -149,7 +142,7 @@ def test_flips_and_writes_between_any_two_calls(manual_protect: bool) -> None:
     machine = Machine(faults, manual_protect=manual_protect)
     for _ in range(8):
         list(machine.sync())
-    assert sum(machine.backend.kernel.struck.values()) >= 12
+    assert sum(machine.kernel.struck.values()) >= 12
     machine.written[150] = True
     everything = np.arange(NPAGES)
     assert machine.maps.private["ram"].at(everything)[150] == _kernel_says(machine, 50)
