@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-qemu-10 bench soak soak-order soak-conformance backtest format clean
+.PHONY: demo test test-qemu-10 bench soak soak-order soak-conformance soak-fuzz-streams backtest format clean
 
 demo: $(STAMP)
 	@$(BIN)/kvmenc demo
@@ -12,7 +12,8 @@ test: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n auto --maxprocesses 4 --dist loadfile -m "not (bench or qemu or alone)"
+	$(BIN)/pytest -q -m "(qemu or alone) and not bench"
 
 # Plans against migrations of the newer QEMU that tools/qemu-binary.sh has fetched.
 test-qemu-10: $(STAMP)
@@ -34,6 +35,10 @@ soak-order: $(STAMP)
 # Random sequences of calls, on the fake and on the kernel.
 soak-conformance: $(STAMP)
 	KVMENC_CONFORMANCE_EXAMPLES=5000 $(BIN)/pytest -q -s tests/fakekvm/test_conformance_machine.py
+
+# A million broken migration streams, each read or refused within bounds (an hour).
+soak-fuzz-streams: $(STAMP)
+	KVMENC_FUZZ_INPUTS=1000000 $(BIN)/pytest -q -s --timeout 14400 tests/stream/test_hostile.py -k no_input
 
 # Guests of our own on a real QEMU, and on a newer one if tools/qemu-binary.sh has fetched it:
 # captured, planned, migrated, compared. What was recorded before is kept, but for FRESH=1.

@@ -12,46 +12,47 @@ AREA = Area(16)
 AT = AREA.address
 TOP = 1 << 47
 
+#: What is asked for beside a slot of 16 pages at 0, and the answer.
+BESIDE = {
+    "a slot": ((1, 0, 0x100000, PAGE, AT), 0),
+    "read-only and logged": ((1, LOG | READONLY, 0x100000, PAGE, AT), 0),
+    "the last slot id": ((32763, 0, 0x100000, PAGE, AT), 0),
+    "a slot id too high": ((32764, 0, 0x100000, PAGE, AT), "EINVAL"),
+    "another address space": ((1 << 16, 0, 0x100000, PAGE, AT), "EINVAL"),
+    "a flag of the other ioctl": ((1, GUEST_MEMFD, 0x100000, PAGE, AT), "EINVAL"),
+    "an unknown flag": ((1, 8, 0x100000, PAGE, AT), "EINVAL"),
+    "a size of part of a page": ((1, 0, 0x100000, 100, AT), "EINVAL"),
+    "an unaligned gpa": ((1, 0, 0x100008, PAGE, AT), "EINVAL"),
+    "an unaligned address": ((1, 0, 0x100000, PAGE, AT + 8), "EINVAL"),
+    "the end of user memory": ((1, 0, 0x100000, PAGE, TOP - 2 * PAGE), 0),
+    "past the end of user memory": ((1, 0, 0x100000, 2 * PAGE, TOP - 2 * PAGE), "EINVAL"),
+    "a gpa that wraps around": ((1, 0, (1 << 64) - PAGE, PAGE, AT), "EINVAL"),
+    "the highest gpa": ((1, 0, (1 << 52) - PAGE, PAGE, AT), 0),
+    "a gpa that cannot be mapped": ((1, 0, 1 << 52, PAGE, AT), "EINVAL"),
+    "the most pages": ((1, 0, 1 << 45, (1 << 43) - PAGE, PAGE), 0),
+    "too many pages": ((1, 0, 1 << 45, 1 << 43, PAGE), "EINVAL"),
+    "deleting what is not there": ((1, 0, 0, 0, 0), "EINVAL"),
+    "over the first page of another": ((1, 0, 0, PAGE, AT), "EEXIST"),
+    "over the last page of another": ((1, 0, 15 * PAGE, 2 * PAGE, AT), "EEXIST"),
+    "right behind another": ((1, 0, 16 * PAGE, PAGE, AT), 0),
+    "the same again": ((0, LOG, 0, 16 * PAGE, AT), 0),
+    "another size": ((0, LOG, 0, 15 * PAGE, AT), "EINVAL"),
+    "another address of the memory": ((0, LOG, 0, 16 * PAGE, AT + PAGE), "EINVAL"),
+    "made read-only": ((0, LOG | READONLY, 0, 16 * PAGE, AT), "EINVAL"),
+    "moved": ((0, LOG, 0x100000, 16 * PAGE, AT), 0),
+    "moved by less than its size": ((0, LOG, PAGE, 16 * PAGE, AT), 0),
+    "moved past what can be mapped": ((0, LOG, 1 << 52, 16 * PAGE, AT), "EINVAL"),
+    "no longer logged": ((0, 0, 0, 16 * PAGE, AT), 0),
+    "deleted": ((0, 0, 0, 0, 0), 0),
+}
+
 
 def set_region(fake: FakeMachine, vm: int, *form: int) -> raw.Result:
     return fake.ioctl(vm, raw.SET_REGION, raw.region(*form))
 
 
 @pytest.mark.parametrize(
-    ("form", "expected"),
-    {
-        "a slot": ((1, 0, 0x100000, PAGE, AT), 0),
-        "read-only and logged": ((1, LOG | READONLY, 0x100000, PAGE, AT), 0),
-        "the last slot id": ((32763, 0, 0x100000, PAGE, AT), 0),
-        "a slot id too high": ((32764, 0, 0x100000, PAGE, AT), "EINVAL"),
-        "another address space": ((1 << 16, 0, 0x100000, PAGE, AT), "EINVAL"),
-        "a flag of the other ioctl": ((1, GUEST_MEMFD, 0x100000, PAGE, AT), "EINVAL"),
-        "an unknown flag": ((1, 8, 0x100000, PAGE, AT), "EINVAL"),
-        "a size of part of a page": ((1, 0, 0x100000, 100, AT), "EINVAL"),
-        "an unaligned gpa": ((1, 0, 0x100008, PAGE, AT), "EINVAL"),
-        "an unaligned address": ((1, 0, 0x100000, PAGE, AT + 8), "EINVAL"),
-        "the end of user memory": ((1, 0, 0x100000, PAGE, TOP - 2 * PAGE), 0),
-        "past the end of user memory": ((1, 0, 0x100000, 2 * PAGE, TOP - 2 * PAGE), "EINVAL"),
-        "a gpa that wraps around": ((1, 0, (1 << 64) - PAGE, PAGE, AT), "EINVAL"),
-        "the highest gpa": ((1, 0, (1 << 52) - PAGE, PAGE, AT), 0),
-        "a gpa that cannot be mapped": ((1, 0, 1 << 52, PAGE, AT), "EINVAL"),
-        "the most pages": ((1, 0, 1 << 45, (1 << 43) - PAGE, PAGE), 0),
-        "too many pages": ((1, 0, 1 << 45, 1 << 43, PAGE), "EINVAL"),
-        "deleting what is not there": ((1, 0, 0, 0, 0), "EINVAL"),
-        "over the first page of another": ((1, 0, 0, PAGE, AT), "EEXIST"),
-        "over the last page of another": ((1, 0, 15 * PAGE, 2 * PAGE, AT), "EEXIST"),
-        "right behind another": ((1, 0, 16 * PAGE, PAGE, AT), 0),
-        "the same again": ((0, LOG, 0, 16 * PAGE, AT), 0),
-        "another size": ((0, LOG, 0, 15 * PAGE, AT), "EINVAL"),
-        "another address of the memory": ((0, LOG, 0, 16 * PAGE, AT + PAGE), "EINVAL"),
-        "made read-only": ((0, LOG | READONLY, 0, 16 * PAGE, AT), "EINVAL"),
-        "moved": ((0, LOG, 0x100000, 16 * PAGE, AT), 0),
-        "moved by less than its size": ((0, LOG, PAGE, 16 * PAGE, AT), 0),
-        "moved past what can be mapped": ((0, LOG, 1 << 52, 16 * PAGE, AT), "EINVAL"),
-        "no longer logged": ((0, 0, 0, 16 * PAGE, AT), 0),
-        "deleted": ((0, 0, 0, 0, 0), 0),
-    }.values(),
-    ids=str,
+    ("form", "expected"), [pytest.param(*it, id=name) for name, it in BESIDE.items()]
 )
 def test_beside_a_slot_of_16_pages_at_0(
     fake: FakeMachine, form: tuple[int, ...], expected: raw.Result

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 
 from fakekvm import Host, guests
 from fakekvm.processmemory import ProcessMemory
@@ -18,6 +19,8 @@ from tests.fakekvm.raw import LOG, PAGE, FakeMachine, Guest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+pytestmark = pytest.mark.alone
 
 GIB_PAGES = 1 << 18
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from fakekvm.guests import Step
 
+pytestmark = pytest.mark.alone
+
 NPAGES = 600
 
 

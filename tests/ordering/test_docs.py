@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 from rich.console import Console
 
 from kvmenc.report.order import print_order_check
@@ -14,6 +15,8 @@ from kvmenc.report.sequence import draw_into
 
 if TYPE_CHECKING:
     from kvmenc.ordering import OrderCheck
+
+pytestmark = pytest.mark.alone  # the search takes both cores
 
 PAGE = Path(__file__).parents[2] / "docs" / "order.md"
 

@@ -12,6 +12,8 @@ from kvmenc.ordering.hostcode import host_code
 from kvmenc.ordering.judge import Judge
 from kvmenc.ordering.protocols import ASKED_ONCE, OWN, PROTOCOLS, Clearing, Protocol
 
+pytestmark = pytest.mark.alone  # the search takes both cores
+
 LINUX = "flip, announce, write"
 IN_PLACE = "convert in place, flip, announce"
 

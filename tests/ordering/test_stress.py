@@ -21,6 +21,8 @@ from tests.ordering.stress import Guests, stress
 if TYPE_CHECKING:
     from kvmenc.ordering import OrderCheck
 
+pytestmark = pytest.mark.alone
+
 STEPS = int(os.environ.get("KVMENC_ORDER_STEPS", "150000"))
 SEED = 1 if os.environ.get("CI") == "true" else random.getrandbits(32)
 FOUND_WITHIN_S = 20

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+import pytest
+
 from kvmenc.plan import Parameters, advise, make_plan
 from kvmenc.plan.whatif import WhatIf
 from tests.plan.guests import GIB_PAGES, guest
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kvmenc.capture import Capture
+
+pytestmark = pytest.mark.alone
 
 
 def cpu_ms(job: Callable[[], object], times: int = 5) -> float:

@@ -153,7 +153,11 @@ def captured_and_throttled(qemu: Machine) -> Misfits:
 
 
 def throttled_misfits(real: Followed, plan: Plan, steps: dict[int, float]) -> Misfits:
-    """A run may end just before a step that is planned, or go on for one more."""
+    """A run may end just before a step that is planned, or go on for one more.
+
+    The more it is throttled the shorter are the rounds: near the end some more or fewer of them
+    take next to no time and send next to nothing.
+    """
     planned = plan.query_migrate
     happened = dict(real.throttled)
     both = [pct for pct in steps if pct in happened]
@@ -162,7 +166,7 @@ def throttled_misfits(real: Followed, plan: Plan, steps: dict[int, float]) -> Mi
         steps=([happened[pct] for pct in both], near_each([steps[pct] for pct in both])),
         how_many=(len(happened), near(len(steps), abs=1)),
         sending=(real.sending_ms, near(planned.total_time - planned.setup_time, rel=0.15)),
-        syncs=(real.end.ram.dirty_sync_count, near(planned.ram.dirty_sync_count, abs=2)),
+        syncs=(real.end.ram.dirty_sync_count, near(planned.ram.dirty_sync_count, rel=0.3)),
         normal=(real.end.ram.normal, near(planned.ram.normal, rel=0.15)),
     )
 

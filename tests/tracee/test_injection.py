@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from tests.tracee.sleeper import Sleeper
 
+pytestmark = pytest.mark.alone
+
 GETPID = SystemCall(SYS_getpid)
 STOPS = 500
 
