@@ -16,7 +16,8 @@
         ├── BitmapSizeError            a bitmap shorter or longer than its slot
         ├── CaptureError               a capture file that cannot be used
         ├── RecordingError             a recording of calls that cannot be used
-        └── ReplayDivergence           calls that are not the recorded ones
+        ├── ReplayDivergence           calls that are not the recorded ones
+        └── StreamError                a migration stream that cannot be used
 
 Usage errors (2) are click's own; Ctrl-C is 130.
 """
@@ -40,6 +41,7 @@ __all__ = [
     "RecordingError",
     "ReplayDivergence",
     "SlotNotLogged",
+    "StreamError",
     "WrongProcess",
     "errno_name",
 ]
@@ -141,3 +143,7 @@ class RecordingError(InputError):
 
 class ReplayDivergence(InputError):
     """What is called is not what was recorded, or less of it: the text shows both."""
+
+
+class StreamError(InputError):
+    """A migration stream that is damaged, or of which something cannot be told."""
