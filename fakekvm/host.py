@@ -102,6 +102,9 @@ class Host:
         csv: it is Hygon's: KVM_CSV_COMMAND_BATCH is there too.
         chip: its name; the firmware's keys and certificates follow from it.
         firmware: how quick the SEV firmware is.
+        clear_memory: private pages lie in memory as they are, since the CPU has no keys: as where
+            a guest runs on another KVM. What is launched is measured, and what is sent or received
+            is encrypted for the way, all the same.
         vendor: of the CPU, as CPUID spells it; "": as ``csv`` and ``sev`` suggest, else Intel's.
         enc_revision: which out-of-tree encryption state ioctl it has (see ``revisions``).
         max_gpa_bits: guest physical addresses end here (52 with shadow paging, else the CPU's).
@@ -118,6 +121,7 @@ class Host:
     csv: bool = False
     chip: str = "chip 0"
     firmware: FirmwareSpeed = field(default_factory=FirmwareSpeed)
+    clear_memory: bool = False
     vendor: str = ""
     enc_revision: str | None = None
     max_gpa_bits: int = 52

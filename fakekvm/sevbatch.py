@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from fakekvm import sevdecode as abi
 from fakekvm.errors import oserror
-from fakekvm.sevvm import check_kmalloc, telling
+from fakekvm.sevmemory import write_pieces
+from fakekvm.sevvm import Telling, check_kmalloc
 
 if TYPE_CHECKING:
     from fakekvm.sevfirmware import Turn
-    from fakekvm.sevvm import SevVm
+from fakekvm.sevvm import SevVm
 
 __all__ = ["command_batch"]
 
@@ -62,16 +63,17 @@ def _checked(sev: SevVm, address: int) -> abi.Packet:
 
 
 def _send(sev: SevVm, command: abi.Command, packets: list[abi.Packet], turn: Turn) -> None:
-    with telling(command):
-        sealed = sev.firmware().send_many(sev.handle, sev.memory, packets, turn)
+    pages = [(it, sev.memory.read(it.guest_uaddr, it.guest_len)) for it in packets]
+    with Telling(command):
+        sealed = sev.firmware().send_many(sev.handle, pages, turn)
     for packet, (hdr, trans) in zip(packets, sealed, strict=True):
-        sev.memory.write(packet.trans_uaddr, trans)
-        sev.memory.write(packet.hdr_uaddr, hdr.ljust(packet.hdr_len, b"\0"))
+        hdr_piece = packet.hdr_uaddr, hdr.ljust(packet.hdr_len, b"\0")
+        write_pieces(sev.memory, (packet.trans_uaddr, trans), hdr_piece)
 
 
 def _receive(sev: SevVm, command: abi.Command, packets: list[abi.Packet], turn: Turn) -> None:
     sealed = [(packet, _sealed(sev, packet)) for packet in packets]
-    with telling(command):
+    with Telling(command):
         sev.firmware().receive_many(sev.handle, sev.memory, sealed, turn)
 
 

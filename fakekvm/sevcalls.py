@@ -16,13 +16,18 @@ from fakekvm.errors import oserror
 from fakekvm.sevbatch import command_batch
 from fakekvm.sevcerts import Files
 from fakekvm.sevfirmware import FirmwareError, Turn
-from fakekvm.sevvm import check_kmalloc, telling
+from fakekvm.sevmemory import write_pieces
+from fakekvm.sevvm import Telling, check_kmalloc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from fakekvm.sevvm import SevVm
     from fakekvm.vm import Vm
+
+    #: What to store where, once the firmware is done.
+    _Pieces = tuple[tuple[int, bytes], ...]
+    _Carrier = Callable[[Vm, abi.Command, Turn], _Pieces | None]
 
 __all__ = ["memory_encrypt_op", "register_region", "unregister_region"]
 
@@ -35,18 +40,25 @@ def memory_encrypt_op(vm: Vm, arg: int) -> int:
         return 0
     clock = vm.services.firmware.clock
     turn = Turn(clock.now())
-    command = abi.Command(*vm.memory.unpack(arg, abi.COMMAND))
     with vm.sev.lock:
+        packed = vm.sev.ahead.begin(arg, abi.COMMAND.size)
+        command = abi.Command(*abi.COMMAND.unpack(packed))
         if vm.sev.is_snp and command.id < abi.SNP_LAUNCH_START:
             raise oserror(errno.EPERM)
-        carry_out = _carrier(vm, command.id)
-        try:
-            carry_out(vm, command, turn)
-        finally:
-            packed = abi.COMMAND.pack(command.id, command.data, command.error, command.sev_fd)
-            vm.memory.write(arg, packed)
+        _carry_out(vm, arg, command, turn)
         clock.wait_until(turn.ends)
     return 0
+
+
+def _carry_out(vm: Vm, arg: int, command: abi.Command, turn: Turn) -> None:
+    """Whatever comes of it, the command is written back."""
+    carry_out = _carrier(vm, command.id)
+    try:
+        told = carry_out(vm, command, turn) or ()
+        write_pieces(vm.memory, *told, (arg, command.packed()))
+    except OSError:
+        vm.memory.write(arg, command.packed())
+        raise
 
 
 def register_region(vm: Vm, region: abi.Region) -> int:
@@ -65,7 +77,7 @@ def unregister_region(vm: Vm, region: abi.Region) -> int:
     return 0
 
 
-def _carrier(vm: Vm, number: int) -> Callable[[Vm, abi.Command, Turn], None]:
+def _carrier(vm: Vm, number: int) -> _Carrier:
     if number == abi.CSV_COMMAND_BATCH and vm.services.host.csv:
         return lambda vm, command, turn: command_batch(vm.sev, command, turn)
     known = _COMMANDS.get(number)
@@ -108,7 +120,7 @@ def _launch_start(vm: Vm, command: abi.Command, _turn: Turn) -> None:
         if address:
             sev.blob(address, size)
     firmware = sev.firmware(command.sev_fd)
-    with telling(command):
+    with Telling(command):
         if params.dh_uaddr or params.session_uaddr:
             raise FirmwareError(abi.UNSUPPORTED)  # a guest owner's session: not in the fake
         sev.bind(firmware.launch_start(params.handle, params.policy), command.sev_fd)
@@ -119,7 +131,7 @@ def _launch_update_data(vm: Vm, command: abi.Command, _turn: Turn) -> None:
     vm.sev.need_active()
     params = abi.BLOB.read(vm.memory, command.data)
     vm.sev.pin(params.uaddr, params.len)
-    with telling(command):
+    with Telling(command):
         vm.sev.firmware().launch_update(vm.sev.handle, vm.memory, params.uaddr, params.len)
 
 
@@ -127,7 +139,7 @@ def _launch_update_vmsa(vm: Vm, command: abi.Command, _turn: Turn) -> None:
     if not vm.sev.is_es or not vm.sev.active:
         raise oserror(errno.ENOTTY)
     for _vcpu in vm.vcpus:
-        with telling(command):
+        with Telling(command):
             vm.sev.firmware().launch_update(vm.sev.handle, vm.memory, 0, 0)
 
 
@@ -136,7 +148,7 @@ def _launch_measure(vm: Vm, command: abi.Command, _turn: Turn) -> None:
     params = abi.BLOB.read(vm.memory, command.data)
     if params.len and params.uaddr and params.len > abi.BLOB_MAX_BYTES:
         raise oserror(errno.EINVAL)
-    with telling(command):
+    with Telling(command):
         try:
             size = params.len if params.uaddr else 0
             found = vm.sev.firmware().launch_measure(vm.sev.handle, size)
@@ -151,13 +163,13 @@ def _launch_measure(vm: Vm, command: abi.Command, _turn: Turn) -> None:
 
 def _launch_finish(vm: Vm, command: abi.Command, _turn: Turn) -> None:
     vm.sev.need_active()
-    with telling(command):
+    with Telling(command):
         vm.sev.firmware().launch_finish(vm.sev.handle)
 
 
 def _guest_status(vm: Vm, command: abi.Command, _turn: Turn) -> None:
     vm.sev.need_active()
-    with telling(command):
+    with Telling(command):
         policy, state = vm.sev.firmware().guest_status(vm.sev.handle)
     vm.memory.write(command.data, abi.GUEST_STATUS_DATA.pack(vm.sev.handle, policy, state))
 
@@ -171,7 +183,7 @@ def _dbg_decrypt(vm: Vm, command: abi.Command, _turn: Turn) -> None:
         raise oserror(errno.EINVAL)
     sev.pin(params.src_uaddr, params.len)
     sev.pin(params.dst_uaddr, params.len)
-    with telling(command):
+    with Telling(command):
         firmware = sev.firmware()
         plain = firmware.debug_decrypt(sev.handle, vm.memory, params.src_uaddr, params.len)
     vm.memory.write(params.dst_uaddr, plain)
@@ -185,7 +197,7 @@ def _send_start(vm: Vm, command: abi.Command, _turn: Turn) -> None:
     sev.need_active()
     params = abi.SEND_START_DATA.read(vm.memory, command.data)
     target = _target(sev, params) if params.session_len else Files(b"", b"", b"")
-    with telling(command):
+    with Telling(command):
         try:
             firmware = sev.firmware()
             policy, session = firmware.send_start(sev.handle, target, params.session_len)
@@ -212,31 +224,29 @@ def _target(sev: SevVm, params: abi.SendStart) -> Files:
     )
 
 
-def _send_update_data(vm: Vm, command: abi.Command, turn: Turn) -> None:
+def _send_update_data(vm: Vm, command: abi.Command, turn: Turn) -> _Pieces | None:
     sev = vm.sev
     sev.need_active()
-    packet = abi.PACKET.read(vm.memory, command.data)
+    packet = abi.packet(sev.ahead.read(command.data, abi.PACKET_BYTES))
     if not packet.trans_len or not packet.hdr_len:
         _query_packet(vm, command, packet, turn)
-        return
+        return None
     if not packet.has_all or not packet.fits_a_page:
         raise oserror(errno.EINVAL)
-    sev.pin(packet.guest_uaddr, 1)
+    content = sev.page(packet.guest_uaddr, packet.guest_len)
     check_kmalloc(packet.hdr_len, packet.trans_len)
-    with telling(command):
-        firmware = sev.firmware()
-        hdr, trans = firmware.send_update(sev.handle, vm.memory, packet, turn)
-    vm.memory.write(packet.trans_uaddr, trans)
-    vm.memory.write(packet.hdr_uaddr, hdr.ljust(packet.hdr_len, b"\0"))
+    with Telling(command):
+        hdr, trans = sev.firmware().send_update(sev.handle, content, packet, turn)
+    return (packet.trans_uaddr, trans), (packet.hdr_uaddr, hdr.ljust(packet.hdr_len, b"\0"))
 
 
 def _query_packet(vm: Vm, command: abi.Command, packet: abi.Packet, turn: Turn) -> None:
     """The header's length is told; that of the contents is for the caller to choose."""
     empty = abi.Packet(0, 0, 0, 0, 0, 0)
     needed = 0
-    with telling(command):
+    with Telling(command):
         try:
-            vm.sev.firmware().send_update(vm.sev.handle, vm.memory, empty, turn)
+            vm.sev.firmware().send_update(vm.sev.handle, b"", empty, turn)
         except FirmwareError as refusal:
             needed = refusal.needed
             raise
@@ -247,13 +257,13 @@ def _query_packet(vm: Vm, command: abi.Command, packet: abi.Packet, turn: Turn) 
 
 def _send_finish(vm: Vm, command: abi.Command, _turn: Turn) -> None:
     vm.sev.need_active()
-    with telling(command):
+    with Telling(command):
         vm.sev.firmware().send_finish(vm.sev.handle)
 
 
 def _send_cancel(vm: Vm, command: abi.Command, _turn: Turn) -> None:
     vm.sev.need_active()
-    with telling(command):
+    with Telling(command):
         vm.sev.firmware().send_cancel(vm.sev.handle)
 
 
@@ -267,33 +277,33 @@ def _receive_start(vm: Vm, command: abi.Command, _turn: Turn) -> None:
     pdh = sev.blob(params.pdh_uaddr, params.pdh_len)
     session = sev.blob(params.session_uaddr, params.session_len)
     firmware = sev.firmware(command.sev_fd)
-    with telling(command):
+    with Telling(command):
         made = firmware.receive_start(params.handle, params.policy, pdh, session)
         sev.bind(made, command.sev_fd)
     abi.RECEIVE_START_DATA.write(vm.memory, command.data, params._replace(handle=sev.handle))
 
 
-def _receive_update_data(vm: Vm, command: abi.Command, turn: Turn) -> None:
+def _receive_update_data(vm: Vm, command: abi.Command, turn: Turn) -> _Pieces:
     sev = vm.sev
     sev.need_active(errno.EINVAL)
-    packet = abi.PACKET.read(vm.memory, command.data)
+    packet = abi.packet(sev.ahead.read(command.data, abi.PACKET_BYTES))
     if not packet.has_all or not packet.fits_a_page:
         raise oserror(errno.EINVAL)
     hdr = sev.blob(packet.hdr_uaddr, packet.hdr_len)
     trans = sev.blob(packet.trans_uaddr, packet.trans_len)
-    sev.pin(packet.guest_uaddr, 1)
-    with telling(command):
-        firmware = sev.firmware()
-        firmware.receive_update(sev.handle, vm.memory, packet, (hdr, trans), turn)
+    sev.page(packet.guest_uaddr, 1)
+    with Telling(command):
+        content = sev.firmware().receive_update(sev.handle, packet, (hdr, trans), turn)
+    return ((packet.guest_uaddr, content),)
 
 
 def _receive_finish(vm: Vm, command: abi.Command, _turn: Turn) -> None:
     vm.sev.need_active()
-    with telling(command):
+    with Telling(command):
         vm.sev.firmware().receive_finish(vm.sev.handle)
 
 
-_COMMANDS: Mapping[int, Callable[[Vm, abi.Command, Turn], None]] = {
+_COMMANDS: Mapping[int, _Carrier] = {
     abi.INIT: _init,
     abi.ES_INIT: _init,
     abi.INIT2: _init2,

@@ -1,9 +1,11 @@
-"""What the fake firmware encrypts with: SHAKE-128 as a stream, keyed BLAKE2b as a MAC.
+"""What the fake firmware encrypts with: AES-128 in counter mode, HMAC-SHA-256 as a MAC.
 
-A fake: it keeps the meaning of AMD's scheme (a key for each guest and address; transport keys that
-only the two platforms can derive; a packet that was changed is refused) and none of its strength.
-All keys follow from names, so that a run can be repeated. Sizes of blobs are AMD's (sev-tool,
-src/sevapi.h: sev_session_buf, sev_hdr_buf).
+It keeps the meaning of AMD's scheme: a key for each guest, and a keystream for each address;
+transport keys that only the two platforms can derive; a packet that was changed is refused. For the
+way it is AMD's (publication 55766: TEK with AES-128 CTR, TIK with HMAC-SHA-256). Memory controllers
+encrypt otherwise (XEX: a block that is written again shows nothing of what changed in it). And all
+keys follow from names, so that a run can be repeated: nothing here keeps a secret. Sizes of blobs
+are AMD's (sev-tool, src/sevapi.h: sev_session_buf, sev_hdr_buf).
 """
 
 from __future__ import annotations
@@ -11,21 +13,37 @@ from __future__ import annotations
 import hashlib
 import hmac
 import struct
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CTR
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hmac import HMAC
 
-from fakekvm.decode import PAGE_BYTES
+if TYPE_CHECKING:
+    from typing import Self
 
-__all__ = ["HDR_BYTES", "SESSION_BYTES", "MemoryKey", "TransportKeys", "derive"]
+__all__ = [
+    "HDR_BYTES",
+    "SESSION_BYTES",
+    "ClearMemory",
+    "Memory",
+    "MemoryKey",
+    "TransportKeys",
+    "derive",
+    "mac_of",
+]
 
 KEY_BYTES = 16
-MAC_BYTES = 32
+_BLOCK_BYTES = 16
 
 _HDR = struct.Struct("<I16s32s")  # flags, iv, mac
 HDR_BYTES = _HDR.size
 _SESSION = struct.Struct("<16s32s16s32s32s")  # nonce, wrapped keys, iv, their mac, policy's mac
 SESSION_BYTES = _SESSION.size
+_LENGTHS = struct.Struct("<BIII")
+_SENT = 2
 
 
 def derive(secret: bytes, purpose: str, size: int = KEY_BYTES) -> bytes:
@@ -33,76 +51,107 @@ def derive(secret: bytes, purpose: str, size: int = KEY_BYTES) -> bytes:
     return hashlib.blake2b(purpose.encode(), key=secret, digest_size=size).digest()
 
 
-def _mac(key: bytes, *parts: bytes) -> bytes:
-    return hashlib.blake2b(b"".join(parts), key=key, digest_size=MAC_BYTES).digest()
+def mac_of(key: bytes, *parts: bytes) -> bytes:
+    """HMAC-SHA-256 over all parts."""
+    return hmac.digest(key, b"".join(parts), "sha256")
 
 
-def _xor(data: bytes, stream: bytes) -> bytes:
-    return (np.frombuffer(data, np.uint8) ^ np.frombuffer(stream, np.uint8)).tobytes()
+class _Stream:
+    """AES in counter mode. To encrypt is to decrypt. One thread at a time."""
+
+    def __init__(self, key: bytes) -> None:
+        # A cipher for each page would cost ten times what encrypting the page does.
+        self._cipher = Cipher(AES(key), CTR(bytes(_BLOCK_BYTES))).encryptor()
+
+    def crypt(self, first_block: bytes, data: bytes) -> bytes:
+        """``data``, which begins at this value of the counter."""
+        self._cipher.reset_nonce(first_block)
+        return self._cipher.update(data)
 
 
-def _stream(key: bytes, nonce: bytes, size: int) -> bytes:
-    return hashlib.shake_128(key + nonce).digest(size)
+class Memory(Protocol):
+    """How private pages lie in memory."""
+
+    def crypt(self, address: int, data: bytes) -> bytes:
+        """Encrypt or decrypt ``data`` that lies at ``address``: the same operation."""
 
 
 class MemoryKey:
     """The key that a guest's private pages lie under. It depends on where a page lies."""
 
     def __init__(self, key: bytes) -> None:
-        self._key = key
+        self._stream = _Stream(key)
 
     def crypt(self, address: int, data: bytes) -> bytes:
-        """Encrypt or decrypt ``data`` that lies at ``address``: the same operation."""
-        first = address % PAGE_BYTES
-        size = first + len(data)
-        pages = range(address - first, address + len(data), PAGE_BYTES)
-        stream = b"".join(_stream(self._key, struct.pack("<Q", it), PAGE_BYTES) for it in pages)
-        return _xor(data, stream[first:size])
+        """The counter is the block's address, so that a run of pages is one stream."""
+        block, odd = divmod(address, _BLOCK_BYTES)
+        first = block.to_bytes(_BLOCK_BYTES, "big")
+        if not odd:
+            return self._stream.crypt(first, data)
+        return self._stream.crypt(first, bytes(odd) + data)[odd:]
 
 
-class TransportKeys(NamedTuple):
-    """TEK and TIK: what packets are encrypted and authenticated with."""
+class ClearMemory:
+    """No key: of a CPU without any."""
 
-    encryption: bytes
-    integrity: bytes
+    def crypt(self, _address: int, data: bytes) -> bytes:
+        """As it is."""
+        return data
+
+
+class TransportKeys:
+    """TEK and TIK: what packets are encrypted and authenticated with.
+
+    Args:
+        encryption: TEK.
+        integrity: TIK.
+    """
+
+    def __init__(self, encryption: bytes, integrity: bytes) -> None:
+        self._keys = encryption, integrity
+        self._stream = _Stream(encryption)
+        self._mac = HMAC(integrity, SHA256())
 
     def wrap(self, master: bytes, nonce: bytes, policy: int) -> bytes:
         """The session blob, for who has the same ``master``."""
         kek, kik = _wrapping_keys(master, nonce)
         iv = derive(nonce, "wrap iv")
-        wrapped = _xor(self.encryption + self.integrity, _stream(kek, iv, 2 * KEY_BYTES))
-        policy_mac = _mac(self.integrity, struct.pack("<I", policy))
-        return _SESSION.pack(nonce, wrapped, iv, _mac(kik, wrapped), policy_mac)
+        wrapped = _Stream(kek).crypt(iv, b"".join(self._keys))
+        return _SESSION.pack(nonce, wrapped, iv, mac_of(kik, wrapped), self._policy_mac(policy))
 
     @classmethod
-    def unwrap(cls, master: bytes, blob: bytes, policy: int) -> TransportKeys | None:
+    def unwrap(cls, master: bytes, blob: bytes, policy: int) -> Self | None:
         """What ``wrap`` wrapped; None if anything was changed."""
         nonce, wrapped, iv, mac, policy_mac = _SESSION.unpack(blob[:SESSION_BYTES])
         kek, kik = _wrapping_keys(master, nonce)
-        keys = _xor(wrapped, _stream(kek, iv, 2 * KEY_BYTES))
+        keys = _Stream(kek).crypt(iv, wrapped)
         found = cls(keys[:KEY_BYTES], keys[KEY_BYTES:])
-        same_policy = _mac(found.integrity, struct.pack("<I", policy))
-        whole = hmac.compare_digest(_mac(kik, wrapped), mac)
-        return found if whole and hmac.compare_digest(same_policy, policy_mac) else None
+        whole = hmac.compare_digest(mac_of(kik, wrapped), mac)
+        same_policy = hmac.compare_digest(found._policy_mac(policy), policy_mac)
+        return found if whole and same_policy else None
+
+    def _policy_mac(self, policy: int) -> bytes:
+        return mac_of(self._keys[1], struct.pack("<I", policy))
 
     def seal(self, number: int, data: bytes, trans_len: int) -> tuple[bytes, bytes]:
         """Header and contents of packet ``number``; the contents padded with zeros."""
-        iv = struct.pack("<QQ", number, 0)
-        sealed = _xor(data, _stream(self.encryption, iv, len(data)))
-        trans = sealed.ljust(trans_len, b"\0")
+        iv = struct.pack(">QQ", number, 0)
+        trans = self._stream.crypt(iv, data).ljust(trans_len, b"\0")
         return _HDR.pack(0, iv, self._packet_mac(0, iv, len(data), trans)), trans
 
     def open(self, hdr: bytes, trans: bytes, size: int) -> bytes | None:
         """The ``size`` bytes that were sealed; None if anything was changed."""
-        flags, iv, mac = _HDR.unpack(hdr[:HDR_BYTES])
+        flags, iv, mac = _HDR.unpack_from(hdr)
         if not hmac.compare_digest(self._packet_mac(flags, iv, size, trans), mac):
             return None
-        return _xor(trans[:size], _stream(self.encryption, iv, size))
+        return self._stream.crypt(iv, trans[:size])
 
     def _packet_mac(self, flags: int, iv: bytes, size: int, trans: bytes) -> bytes:
         """Not over an order or an address: packets may come in any order, to any page."""
-        lengths = struct.pack("<III", flags, size, len(trans))
-        return _mac(self.integrity, b"\2", lengths, iv, trans)
+        mac = self._mac.copy()
+        mac.update(_LENGTHS.pack(_SENT, flags, size, len(trans)) + iv)
+        mac.update(trans)
+        return mac.finalize()
 
 
 def _wrapping_keys(master: bytes, nonce: bytes) -> tuple[bytes, bytes]:

@@ -55,6 +55,10 @@ class Command:
     error: int
     sev_fd: int
 
+    def packed(self) -> bytes:
+        """Its bytes."""
+        return COMMAND.pack(self.id, self.data, self.error, self.sev_fd)
+
 
 COMMAND = struct.Struct("<IxxxxQII")
 
@@ -187,7 +191,17 @@ INIT2_DATA = Layout("<QIHxx32x", Init)
 LAUNCH_START_DATA = Layout("<IIQIxxxxQIxxxx", LaunchStart)
 BLOB = Layout("<QIxxxx", Blob)
 SEND_START_DATA = Layout("<IxxxxQIxxxxQIxxxxQIxxxxQIxxxx", SendStart)
-PACKET = Layout("<QIxxxxQIxxxxQIxxxx", Packet)
+_PACKET = "<QIxxxxQIxxxxQIxxxx"
+PACKET = Layout(_PACKET, Packet)
+_PACKET_STRUCT = struct.Struct(_PACKET)
+PACKET_BYTES = _PACKET_STRUCT.size
+
+
+def packet(data: bytes) -> Packet:
+    """One that was read already."""
+    return Packet._make(_PACKET_STRUCT.unpack(data))
+
+
 RECEIVE_START_DATA = Layout("<IIQIxxxxQIxxxx", ReceiveStart)
 GUEST_STATUS_DATA = struct.Struct("<III")  # handle, policy, state
 DEBUG = Layout("<QQIxxxx", Debug)

@@ -7,8 +7,9 @@ physical ones.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from dataclasses import dataclass
+import hashlib
+import struct
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -16,14 +17,21 @@ from fakekvm import sevdecode as abi
 from fakekvm.clock import MachineClock
 from fakekvm.fairlock import FairLock
 from fakekvm.sevcerts import Chip, Files, are_certified, public_key
-from fakekvm.sevcrypt import HDR_BYTES, SESSION_BYTES, MemoryKey, TransportKeys, derive
+from fakekvm.sevcrypt import (
+    HDR_BYTES,
+    SESSION_BYTES,
+    ClearMemory,
+    MemoryKey,
+    TransportKeys,
+    derive,
+    mac_of,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from fakekvm.clock import Clock
     from fakekvm.host import Host
     from fakekvm.processmemory import ProcessMemory
+    from fakekvm.sevcrypt import Memory
 
 __all__ = ["Firmware", "FirmwareError", "State", "Turn"]
 
@@ -70,7 +78,8 @@ class _Guest:
 
     policy: int
     state: State
-    key: MemoryKey
+    key: Memory
+    launched: hashlib._Hash = field(default_factory=hashlib.sha256)
     asid: int = 0
     transport: TransportKeys | None = None
     packets: int = 0
@@ -89,6 +98,7 @@ class Firmware:
 
     def __init__(self, host: Host) -> None:
         self._speed = host.firmware
+        self._clear_memory = host.clear_memory
         self.chip = Chip(host.chip)
         self._guests: dict[int, _Guest] = {}
         self._made = 0
@@ -138,7 +148,8 @@ class Firmware:
 
     def guest_view(self, handle: int, memory: ProcessMemory, address: int, size: int) -> bytes:
         """Memory as the guest reads it when it takes it for private. No command of AMD's."""
-        return self._guest(handle).key.crypt(address, memory.read(address, size))
+        with self._turn:
+            return self._guest(handle).key.crypt(address, memory.read(address, size))
 
     def _guest(self, handle: int, *states: State) -> _Guest:
         guest = self._guests.get(handle)
@@ -148,11 +159,15 @@ class Firmware:
             raise FirmwareError(abi.INVALID_GUEST_STATE)
         return guest
 
-    def _add(self, policy: int, state: State, shared: MemoryKey | None = None) -> int:
+    def _add(self, policy: int, state: State, shared: Memory | None = None) -> int:
         self._made += 1
-        key = shared or MemoryKey(derive(self.chip.secret, f"guest {self._made}"))
-        self._guests[self._made] = _Guest(policy, state, key)
+        self._guests[self._made] = _Guest(policy, state, shared or self._new_key())
         return self._made
+
+    def _new_key(self) -> Memory:
+        if self._clear_memory:
+            return ClearMemory()
+        return MemoryKey(derive(self.chip.secret, f"guest {self._made}"))
 
     # -- launch -----------------------------------------------------------------------------
 
@@ -161,16 +176,23 @@ class Firmware:
         with self._turn:
             guest = self._guest(handle, State.LAUNCH_UPDATE)
             _check_blocks(address, size)
-            memory.write(address, guest.key.crypt(address, memory.read(address, size)))
+            plain = memory.read(address, size)
+            guest.launched.update(plain)
+            memory.write(address, guest.key.crypt(address, plain))
 
     def launch_measure(self, handle: int, size: int) -> bytes:
-        """End the updates. What is returned is no measurement: nobody checks it here."""
+        """End the updates; a MAC over all of them, and its nonce.
+
+        AMD's is under a key that the guest's owner agreed on; here it is one of the chip's.
+        """
         with self._turn:
             guest = self._guest(handle, State.LAUNCH_UPDATE)
             if size < MEASURE_BYTES:
                 raise FirmwareError(abi.INVALID_LEN, MEASURE_BYTES)
             guest.state = State.LAUNCH_SECRET
-            return derive(self.chip.secret, f"measure {handle}", MEASURE_BYTES)
+            nonce = derive(self.chip.secret, f"measure {handle}")
+            measured = struct.pack("<I", guest.policy), guest.launched.digest(), nonce
+            return mac_of(self.chip.secret, b"\4", *measured) + nonce
 
     def launch_finish(self, handle: int) -> None:
         """The guest may run."""
@@ -205,28 +227,38 @@ class Firmware:
         return TransportKeys(*named[:2]), named[2]
 
     def send_update(
-        self, handle: int, memory: ProcessMemory, packet: abi.Packet, turn: Turn
+        self, handle: int, content: bytes, packet: abi.Packet, turn: Turn
     ) -> tuple[bytes, bytes]:
-        """A page, or a part of one, for the way: its header and contents."""
-        with self._taking(self._speed.send, 1, turn):
-            return self._send(handle, memory, packet)
+        """A page, or a part of one, for the way: its header and contents.
+
+        Args:
+            handle: of the guest.
+            content: what lies at the packet's guest address.
+            packet: its lengths, and that address.
+            turn: of the caller.
+        """
+        with self._turn:
+            sealed = self._send(handle, content, packet)
+            self._take(self._speed.send, 1, turn)
+            return sealed
 
     def send_many(
-        self, handle: int, memory: ProcessMemory, packets: list[abi.Packet], turn: Turn
+        self, handle: int, pages: list[tuple[abi.Packet, bytes]], turn: Turn
     ) -> list[tuple[bytes, bytes]]:
         """Many in one command, as Hygon's firmware takes them from its ring."""
-        with self._taking(self._speed.batch, len(packets), turn):
-            return [self._send(handle, memory, packet) for packet in packets]
+        with self._turn:
+            sealed = [self._send(handle, content, packet) for packet, content in pages]
+            self._take(self._speed.batch, len(pages), turn)
+            return sealed
 
-    def _send(self, handle: int, memory: ProcessMemory, packet: abi.Packet) -> tuple[bytes, bytes]:
+    def _send(self, handle: int, content: bytes, packet: abi.Packet) -> tuple[bytes, bytes]:
         guest = self._guest(handle, State.SEND_UPDATE)
         if packet.hdr_len < HDR_BYTES or packet.trans_len < packet.guest_len:
             raise FirmwareError(abi.INVALID_LEN, HDR_BYTES)
-        address, size = packet.guest_uaddr, packet.guest_len
-        _check_blocks(address, size)
+        _check_blocks(packet.guest_uaddr, packet.guest_len)
         assert guest.transport is not None, "SEND_UPDATE has keys"
         guest.packets += 1
-        plain = guest.key.crypt(address, memory.read(address, size))
+        plain = guest.key.crypt(packet.guest_uaddr, content)
         return guest.transport.seal(guest.packets, plain, packet.trans_len)
 
     def send_finish(self, handle: int) -> None:
@@ -256,16 +288,20 @@ class Firmware:
             return made
 
     def receive_update(
-        self,
-        handle: int,
-        memory: ProcessMemory,
-        packet: abi.Packet,
-        sealed: tuple[bytes, bytes],
-        turn: Turn,
-    ) -> None:
-        """Put a page that was sent at its place, under this guest's key."""
-        with self._taking(self._speed.receive, 1, turn):
-            self._receive(handle, memory, packet, sealed)
+        self, handle: int, packet: abi.Packet, sealed: tuple[bytes, bytes], turn: Turn
+    ) -> bytes:
+        """What is to lie at the packet's guest address: the page, under this guest's key.
+
+        Args:
+            handle: of the guest.
+            packet: its lengths, and that address.
+            sealed: header and contents, as they arrived.
+            turn: of the caller.
+        """
+        with self._turn:
+            content = self._receive(handle, packet, sealed)
+            self._take(self._speed.receive, 1, turn)
+            return content
 
     def receive_many(
         self,
@@ -274,25 +310,23 @@ class Firmware:
         packets: list[tuple[abi.Packet, tuple[bytes, bytes]]],
         turn: Turn,
     ) -> None:
-        """Many in one command."""
-        with self._taking(self._speed.batch, len(packets), turn):
+        """Many in one command; those before one that is refused stay."""
+        with self._turn:
             for packet, sealed in packets:
-                self._receive(handle, memory, packet, sealed)
+                memory.write(packet.guest_uaddr, self._receive(handle, packet, sealed))
+            self._take(self._speed.batch, len(packets), turn)
 
-    def _receive(
-        self, handle: int, memory: ProcessMemory, packet: abi.Packet, sealed: tuple[bytes, bytes]
-    ) -> None:
+    def _receive(self, handle: int, packet: abi.Packet, sealed: tuple[bytes, bytes]) -> bytes:
         guest = self._guest(handle, State.RECEIVE_UPDATE)
         hdr, trans = sealed
         if len(hdr) < HDR_BYTES or len(trans) < packet.guest_len:
             raise FirmwareError(abi.INVALID_LEN, HDR_BYTES)
-        address = packet.guest_uaddr
-        _check_blocks(address, packet.guest_len)
+        _check_blocks(packet.guest_uaddr, packet.guest_len)
         assert guest.transport is not None, "RECEIVE_UPDATE has keys"
         plain = guest.transport.open(hdr, trans, packet.guest_len)
         if plain is None:
             raise FirmwareError(abi.BAD_MEASUREMENT)
-        memory.write(address, guest.key.crypt(address, plain))
+        return guest.key.crypt(packet.guest_uaddr, plain)
 
     def receive_finish(self, handle: int) -> None:
         """The guest may run here."""
@@ -300,14 +334,17 @@ class Firmware:
 
     # -- time -------------------------------------------------------------------------------
 
-    @contextmanager
-    def _taking(self, pages_per_s: float, pages: int, turn: Turn) -> Iterator[None]:
-        """Serve one caller; ``turn.ends`` becomes when that is over, after all who came before."""
+    def stall(self, seconds: float) -> None:
+        """Be busy for so long, after all that came before; the caller waits for it."""
         with self._turn:
-            yield
-            if pages_per_s:
-                turn.ends = max(turn.entered, self._free_at) + pages / pages_per_s
-                self._free_at = turn.ends
+            ends = self._free_at = max(self.clock.now(), self._free_at) + seconds
+        self.clock.wait_until(ends)
+
+    def _take(self, pages_per_s: float, pages: int, turn: Turn) -> None:
+        """``turn.ends`` becomes when these pages are done, after all who came before."""
+        if pages_per_s:
+            turn.ends = max(turn.entered, self._free_at) + pages / pages_per_s
+            self._free_at = turn.ends
 
 
 def _check_blocks(address: int, size: int) -> None:

@@ -7,7 +7,6 @@ __sev_guest_init; drivers/crypto/ccp/sev-dev.c, psp_copy_user_blob.
 from __future__ import annotations
 
 import errno
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from fakekvm import host
@@ -17,13 +16,14 @@ from fakekvm.errors import oserror
 from fakekvm.fairlock import FairLock
 from fakekvm.sevdevice import SevDevice
 from fakekvm.sevfirmware import Firmware, FirmwareError
+from fakekvm.sevmemory import Foresight, check_pages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from types import TracebackType
 
     from fakekvm.calls import Process, Services
 
-__all__ = ["SevVm"]
+__all__ = ["SevVm", "Telling", "check_kmalloc"]
 
 _KMALLOC_MAX_BYTES = 1 << 22
 _MAX_GHCB_VERSION = 2
@@ -38,6 +38,7 @@ class SevVm:
         vm_type: as given to KVM_CREATE_VM.
 
     Attributes:
+        ahead: reads what commands point at.
         lock: kvm->lock: one command of a VM at a time. Not what the dirty log is read under.
         active: it is an SEV guest: an INIT command was carried out.
         is_es: with encrypted registers.
@@ -49,6 +50,7 @@ class SevVm:
         self._services = services
         self._owner = owner
         self.memory = owner.memory
+        self.ahead = Foresight(owner.memory)
         self.vm_type = vm_type
         self.lock = FairLock()
         self.active = False
@@ -117,10 +119,19 @@ class SevVm:
         """
         if not size or address + size > U64:
             raise oserror(errno.EINVAL)
-        first = address - address % PAGE_BYTES
         try:
-            for page in range(first, address + size, PAGE_BYTES):
-                self.memory.read(page, 1)
+            check_pages(self.memory, address - address % PAGE_BYTES, address + size)
+        except OSError as error:
+            raise oserror(errno.ENOMEM) from error
+
+    def page(self, address: int, size: int) -> bytes:
+        """What a part of a page holds, as the firmware finds it there.
+
+        Raises:
+            OSError: ENOMEM.
+        """
+        try:
+            return self.ahead.read(address, size, PAGE_BYTES)
         except OSError as error:
             raise oserror(errno.ENOMEM) from error
 
@@ -132,7 +143,7 @@ class SevVm:
         """
         if not address or not 0 < size <= abi.BLOB_MAX_BYTES:
             raise oserror(errno.EINVAL)
-        return self.memory.read(address, size)
+        return self.ahead.read(address, size)
 
     def register(self, region: abi.Region) -> None:
         """KVM_MEMORY_ENCRYPT_REG_REGION."""
@@ -140,6 +151,11 @@ class SevVm:
             self.need_active()
             self.pin(region.addr, region.size)
             self._regions.append(region)
+
+    @property
+    def pinned_bytes(self) -> int:
+        """Of all regions that are registered; those that overlap count twice, as in the kernel."""
+        return sum(region.size for region in self._regions)
 
     def unregister(self, region: abi.Region) -> None:
         """KVM_MEMORY_ENCRYPT_UNREG_REGION."""
@@ -160,12 +176,29 @@ def check_kmalloc(*sizes: int) -> None:
         raise oserror(errno.ENOMEM)
 
 
-@contextmanager
-def telling(command: abi.Command) -> Iterator[None]:
-    """What the firmware answers goes into ``command.error``; a refusal is EIO."""
-    try:
-        yield
-    except FirmwareError as refusal:
-        command.error = refusal.code
-        raise oserror(errno.EIO) from refusal
-    command.error = abi.SUCCESS
+class Telling:
+    """What the firmware answers goes into ``command.error``; a refusal is EIO.
+
+    Args:
+        command: that is carried out in the block.
+    """
+
+    __slots__ = ("_command",)
+
+    def __init__(self, command: abi.Command) -> None:
+        self._command = command
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, FirmwareError):
+            self._command.error = error.code
+            raise oserror(errno.EIO) from error
+        if error is None:
+            self._command.error = abi.SUCCESS

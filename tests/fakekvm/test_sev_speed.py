@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from dataclasses import replace
@@ -13,11 +12,12 @@ from fakekvm import host_named
 from fakekvm import sevdecode as abi
 from fakekvm.clock import HeldClock, MachineClock
 from fakekvm.host import FirmwareSpeed
-from fakekvm.processmemory import ProcessMemory
 from fakekvm.sevfirmware import Turn
 from tests.fakekvm import raw, sevraw
 from tests.fakekvm.raw import PAGE, Guest
 from tests.fakekvm.sevraw import INVALID_LEN, OK, Machine, SevGuest
+
+pytestmark = pytest.mark.alone
 
 RATE = 200.0
 PAGES = 40
@@ -77,7 +77,7 @@ def test_a_caller_in_the_queue_waits_for_who_came_first() -> None:
             packet = abi.Packet(1, 52, source.address(), PAGE, 1, PAGE)
             handle = number * 3 - 2  # source, target, session: each takes a number
             turn = Turn(fake.clock.now())
-            fake.kernel.firmware.send_update(handle, ProcessMemory(os.getpid()), packet, turn)
+            fake.kernel.firmware.send_update(handle, bytes(PAGE), packet, turn)
             assert turn.ends == pytest.approx(turn.entered + number / RATE)
 
 
