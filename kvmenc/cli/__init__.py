@@ -24,12 +24,14 @@ COMMANDS = {
     "capture": "What the guest of a running QEMU dirties, and how fast.",
     "check-order": "Every interleaving of guest and host, for each sync order.",
     "demo": "The main job, start to end, on the best KVM at hand.",
+    "dry-run": "A rehearsal: pages really moved, and all compared.",
     "layout": "Where a QEMU's guest has its memory: slots and RAMBlocks.",
     "link": "The way to a host, and what one TCP connection gets of it.",
     "migrate": "The real migration, beside what was predicted of it.",
     "plan": "What a migration would do: rounds, time, pause, verdict.",
     "probe": "What this host's KVM can do, and what that means.",
     "show": "What is in a capture: memory map, counts, curve.",
+    "stream": "What is in a saved migration stream, page by page.",
     "sweep": "Plans over a grid of bandwidths and downtime limits.",
 }
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from kvmenc.plan.profile import Profile
     from kvmenc.plan.result import Bottleneck, Verdict
 
-__all__ = ["guest_of", "inputs_of", "make_plan", "plan_many"]
+__all__ = ["guest_of", "inputs_of", "make_plan", "plan_many", "rounds_of", "totals_of"]
 
 #: Plans that a process gets at a time: one alone takes about as long as its way there.
 _FLEET_LOT = 16
@@ -40,8 +40,8 @@ def make_plan(capture: Capture, parameters: Parameters, profile: Profile = QEMU_
     costs = RoadCosts(capture.page_size, parameters, profile)
     outcome = WhatIf(capture, profile).outcome(parameters)
     ends = converges(outcome, parameters)
-    rounds = tuple(_rounds(outcome.rounds, costs, block_name_bytes(capture.blocks)))
-    totals = _totals(rounds, outcome.rounds, costs)
+    rounds = tuple(rounds_of(outcome.rounds, costs, block_name_bytes(capture.blocks)))
+    totals = totals_of(rounds, outcome.rounds, costs)
     verdict: Verdict = "converges" if ends else "does-not-converge"
     guest = guest_of(capture)
     return Plan(
@@ -88,7 +88,7 @@ def _plan_lot(lot: Sequence[tuple[Capture, Parameters, Profile]]) -> list[Plan]:
     return [make_plan(*it) for it in lot]
 
 
-def _rounds(
+def rounds_of(
     rounds: Iterable[Round], costs: RoadCosts, name_bytes: ByRoad
 ) -> Iterator[PlannedRound]:
     """Whole pages and bytes, rounded so that sums over rounds are right to the page."""
@@ -119,7 +119,8 @@ def _bottleneck(sent: ByRoad, ms: float, costs: RoadCosts) -> Bottleneck:
     return "firmware" if firmware_ms > ms / 2 else "network"
 
 
-def _totals(planned: tuple[PlannedRound, ...], rounds: list[Round], costs: RoadCosts) -> Totals:
+def totals_of(planned: tuple[PlannedRound, ...], rounds: list[Round], costs: RoadCosts) -> Totals:
+    """Over all rounds: pages and bytes as they are told by round, times as they were."""
     ms = sent = ByRoad()
     for one in rounds:
         sent, ms = sent.plus(one.sent), ms.plus(_times(one, costs))

@@ -1,0 +1,173 @@
+"""The way between both ends: records, each sealed, with a number that none other has.
+
+A record carries pages of one RAMBlock. It is sealed as TLS 1.3 seals its own (RFC 8446, 5.2 and
+5.3): AES-128-GCM, the nonce made of the record's number, its head authenticated with it. SEV's own
+packets are over no order and no page's address: whoever holds the line could put an old page in the
+place of a new one, and no firmware would notice. So order, completeness and place are kept here.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from kvmenc.errors import InputError
+from kvmenc.guest.scratch import PAGE
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from kvmenc.memory.words import Pages
+
+    Rows = NDArray[np.uint8]
+
+__all__ = ["Opener", "PagesRecord", "RecordRefused", "Sealer"]
+
+Wrong = Literal["truncated", "tampered", "replayed", "reordered"]
+
+_MAGIC = b"KVR1"
+_HEAD = struct.Struct("<4sQI")  # magic, number, sealed bytes that follow
+_PAGES = struct.Struct("<IIIII")  # block; normal, zero, encrypted pages; bytes of a packet's header
+_PAGE_NUMBER = np.dtype("<u8")
+_NO_PAGES: Pages = np.empty(0, np.int64)
+_NO_ROWS: Rows = np.empty((0, 0), np.uint8)
+
+_WORDS = {
+    "truncated": "it ends before its end",
+    "tampered": "it was changed on its way, or is under another key",
+    "replayed": "it came before",
+    "reordered": "records before it have not come",
+}
+
+
+class RecordRefused(InputError):
+    """A record that is not the next one as it was sent.
+
+    Attributes:
+        why: what is wrong with it.
+    """
+
+    def __init__(self, why: Wrong, expected: int) -> None:
+        self.why = why
+        super().__init__(f"record {expected} of the stream refused: {why}: {_WORDS[why]}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PagesRecord:
+    """Pages of one RAMBlock, by road; page numbers count within it.
+
+    Attributes:
+        block: the RAMBlock's place in the layout.
+        normal: shared pages.
+        contents: of these, a row each.
+        zero: shared pages that hold only zeros.
+        encrypted: private pages.
+        headers: of their packets, a row each.
+        transports: what the firmware made of them, a row each.
+    """
+
+    block: int
+    normal: Pages = field(default_factory=lambda: _NO_PAGES)
+    contents: Rows = field(default_factory=lambda: _NO_ROWS)
+    zero: Pages = field(default_factory=lambda: _NO_PAGES)
+    encrypted: Pages = field(default_factory=lambda: _NO_PAGES)
+    headers: Rows = field(default_factory=lambda: _NO_ROWS)
+    transports: Rows = field(default_factory=lambda: _NO_ROWS)
+
+    @property
+    def pages(self) -> int:
+        """How many there are, of all roads."""
+        return int(self.normal.size + self.zero.size + self.encrypted.size)
+
+    def encode(self) -> bytes:
+        """Its bytes."""
+        numbers = np.concatenate([self.normal, self.zero, self.encrypted]).astype(_PAGE_NUMBER)
+        counts = self.normal.size, self.zero.size, self.encrypted.size
+        head = _PAGES.pack(self.block, *counts, self.headers.shape[-1])
+        parts = (numbers, self.contents, self.headers, self.transports)
+        return b"".join([head, *(it.tobytes() for it in parts)])
+
+    @classmethod
+    def decode(cls, data: bytes) -> PagesRecord:
+        """What ``encode`` made; the seal says that it is whole."""
+        block, normal, zero, encrypted, hdr_len = _PAGES.unpack_from(data)
+        count = normal + zero + encrypted
+        numbers = np.frombuffer(data, _PAGE_NUMBER, count, _PAGES.size).astype(np.int64)
+        at = _PAGES.size + numbers.nbytes
+        contents, at = _rows(data, at, normal, PAGE)
+        headers, at = _rows(data, at, encrypted, hdr_len)
+        transports, at = _rows(data, at, encrypted, PAGE)
+        return cls(
+            block=block,
+            normal=numbers[:normal],
+            contents=contents,
+            zero=numbers[normal : normal + zero],
+            encrypted=numbers[normal + zero :],
+            headers=headers,
+            transports=transports,
+        )
+
+
+def _rows(data: bytes, at: int, count: int, size: int) -> tuple[Rows, int]:
+    rows = np.frombuffer(data, np.uint8, count * size, at).reshape(count, size)
+    return rows, at + rows.nbytes
+
+
+class Sealer:
+    """The sender's end.
+
+    Args:
+        key: 16 bytes that only both ends have, used for this migration alone.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._cipher = AESGCM(key)
+        self._number = 0
+
+    def seal(self, data: bytes) -> bytes:
+        """The next record."""
+        head = _HEAD.pack(_MAGIC, self._number, len(data) + 16)
+        sealed = self._cipher.encrypt(_nonce(self._number), data, head)
+        self._number += 1
+        return head + sealed
+
+
+class Opener:
+    """The receiver's end.
+
+    Args:
+        key: as the sender's.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._cipher = AESGCM(key)
+        self._next = 0
+
+    def open(self, record: bytes) -> bytes:
+        """What is in the next record.
+
+        Raises:
+            RecordRefused: it is another one, or not as it was sent. Nothing of it was used.
+        """
+        if len(record) < _HEAD.size:
+            raise RecordRefused("truncated", self._next)
+        magic, number, size = _HEAD.unpack_from(record)
+        if magic == _MAGIC and len(record) < _HEAD.size + size:
+            raise RecordRefused("truncated", self._next)
+        try:
+            data = self._cipher.decrypt(_nonce(number), record[_HEAD.size :], record[: _HEAD.size])
+        except InvalidTag as error:
+            raise RecordRefused("tampered", self._next) from error
+        if number != self._next:
+            raise RecordRefused("replayed" if number < self._next else "reordered", self._next)
+        self._next += 1
+        return data
+
+
+def _nonce(number: int) -> bytes:
+    return number.to_bytes(12, "big")

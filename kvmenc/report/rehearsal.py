@@ -1,0 +1,158 @@
+"""A rehearsal in a terminal of 80 columns: the verdict, the rounds beside the plan's, both ends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from kvmenc import units
+from kvmenc.report.terminal import bullet, columns, elided, guest_words
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from kvmenc.plan.result import Counts, Plan
+    from kvmenc.rehearsal.result import Comparison, DryRun, RoundPair, Survival, WrongPage
+
+__all__ = ["print_rehearsal"]
+
+_ROADS = ("normal", "zero", "encrypted")
+_MOST_ROUNDS = 10
+
+
+def print_rehearsal(result: DryRun, console: Console) -> None:
+    """What became of the guest, then how."""
+    style = "bold green" if result.verdict == "whole" else "bold red"
+    console.print(Text(_verdict(result), style))
+    for line in _why(result):
+        console.print(Text(line))
+    console.print(Text(f"\nGuest: {guest_words(result.ledger.guest)}; {result.vcpus}."))
+    console.print(Text(f"Sync: {result.protocol}.\n"))
+    console.print(_rounds(result))
+    console.print(Text())
+    console.print(_times(result.plan, result.ledger))
+    console.print(Text(f"\n{_effort(result)}"))
+    console.print(Text("\nWhat was real", "bold"))
+    for part in result.parts:
+        console.print(bullet(f"{part.name}: {'real' if part.real else 'fake'}: {part.how}"))
+
+
+def _verdict(result: DryRun) -> str:
+    where = f"at the {result.runs_at}" if result.runs_at else "nowhere"
+    what = {
+        "whole": f"Whole: the guest is {where}, every page as it was.",
+        "wrong": f"Wrong: the guest is {where}, and is not what it was.",
+        "does-not-converge": f"Does not converge: the guest is {where}.",
+        "lost": "Lost: the guest runs at no end, or at both.",
+    }
+    return what[result.verdict]
+
+
+def _why(result: DryRun) -> Iterator[str]:
+    """What it rests on."""
+    yield _sentence(result.reason)
+    if result.fault:
+        did = "struck" if result.fault.struck else "did not strike: no page was sent in that round"
+        yield f"The fault {result.fault.fault} {did}."
+    if result.comparison:
+        yield from _compared(result.comparison)
+    if result.survival:
+        yield _survived(result.survival)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:].removesuffix('.')}."
+
+
+def _compared(found: Comparison) -> Iterator[str]:
+    yield (
+        f"Compared: {found.pages:,} pages as their guest reads them: {found.wrong_pages:,} wrong,"
+        f" {found.wrong_states:,} of the wrong state."
+    )
+    for it in found.told:
+        yield f"  {it.block} page {it.page:#x}: {_state(it.private)}, {_there(it)}"
+    more = found.wrong_pages + found.wrong_states - len(found.told)
+    if found.told and more > 0:
+        yield "  ..."
+
+
+def _there(page: WrongPage) -> str:
+    if page.private == page.private_at_destination:
+        return "holds something else at the destination"
+    return f"{_state(page.private_at_destination)} at the destination"
+
+
+def _state(private: bool) -> str:
+    return "private" if private else "shared"
+
+
+def _survived(found: Survival) -> str:
+    words = [
+        "its pages and states are unchanged" if found.unchanged else "ITS PAGES HAVE CHANGED",
+        "it runs on" if found.went_on else "IT DOES NOT RUN",
+    ]
+    if found.as_undisturbed is not None:
+        same = "as" if found.as_undisturbed else "NOT AS"
+        words.append(f"and it is {same} one that was never migrated")
+    return f"The guest at the source: {', '.join(words)}."
+
+
+def _rounds(result: DryRun) -> Table:
+    """A road to a row: pages planned, and pages sent."""
+    table = columns("round", "road", "planned", "sent")
+    for number, pair in elided(_named(result), _MOST_ROUNDS):
+        if pair is None:
+            table.add_row("...", f"({number} more)")
+            continue
+        name, roads = pair
+        for row, cells in enumerate(_by_road(roads)):
+            table.add_row("" if row else name, *cells)
+    return table
+
+
+def _named(result: DryRun) -> list[tuple[str, RoundPair]]:
+    """The rounds with their numbers; the last is the stopped one where either has one."""
+    stopped = any(it.stopped for it in (*result.plan.rounds, *result.ledger.rounds))
+    live = len(result.rounds) - stopped
+    names = [*map(str, range(1, live + 1)), *(["stopped"] * stopped)]
+    return list(zip(names, result.rounds, strict=True))
+
+
+def _by_road(pair: RoundPair) -> list[tuple[str, str, str]]:
+    """Road, planned and sent pages of each road that any went; at least one line."""
+    rows = []
+    for road in _ROADS:
+        planned, sent = (_pages(it, road) for it in (pair.planned, pair.rehearsed))
+        if not {planned, sent} <= {"-", "0"}:
+            rows.append((road, planned, sent))
+    return rows or [("-", "0", "0")]
+
+
+def _pages(counts: Counts | None, road: str) -> str:
+    return "-" if counts is None else f"{getattr(counts, road):,}"
+
+
+def _times(plan: Plan, ledger: Plan) -> Table:
+    table = columns("field", "planned", "rehearsed")
+    table.add_row("total time", *(_time(it.total_time_ms) for it in (plan, ledger)))
+    table.add_row("downtime", *(_time(it.downtime_ms) for it in (plan, ledger)))
+    sizes = (units.format_size(it.totals.bytes.total) for it in (plan, ledger))
+    table.add_row("sent", *sizes)
+    return table
+
+
+def _time(ms: float | None) -> str:
+    return "-" if ms is None else units.format_time(ms)
+
+
+def _effort(result: DryRun) -> str:
+    effort = result.effort
+    return (
+        f"Moved here in {units.format_time(effort.seconds * 1e3)}:"
+        f" {effort.pages_per_s:,.0f} pages/s,"
+        f" {units.format_size(effort.line_bytes)} over the line."
+    )

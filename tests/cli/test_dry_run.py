@@ -1,0 +1,59 @@
+"""``kvmenc dry-run`` as a user runs it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.cli.test_root import kvmenc
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SMALL = ("dry-run", "--memory", "4MiB")
+
+
+def test_it_says_that_the_guest_arrived_whole_in_80_plain_columns() -> None:
+    run = kvmenc(*SMALL)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout.startswith("Whole: the guest is at the destination, every page as it was.\n")
+    assert "1,024 pages as their guest reads them: 0 wrong" in run.stdout
+    assert run.stdout.isascii()
+    assert max(map(len, run.stdout.splitlines())) <= 80
+
+
+def test_a_broken_protocol_is_the_answer_no() -> None:
+    run = kvmenc(*SMALL, "--protocol", "dirty; private once; CLEAR by GET", "--json")
+    assert run.returncode == 1
+    result = json.loads(run.stdout)
+    assert (result["schema"], result["verdict"]) == ("kvmenc.dry-run/1", "wrong")
+
+
+def test_a_fault_leaves_the_guest_at_the_source_and_files_for_the_others(tmp_path: Path) -> None:
+    files = ("--stream", str(tmp_path / "s"), "--run", str(tmp_path / "r.json"))
+    run = kvmenc(*SMALL, "--fault", "link-cut", *files)
+    assert run.returncode == 0
+    assert "it is as one that was never migrated" in " ".join(run.stdout.split())
+    assert {it.name for it in tmp_path.iterdir()} == {"s", "r.json"}
+    assert kvmenc("backtest", str(tmp_path / "r.json")).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "says"),
+    [
+        (("--fault", "fire"), 4, "no fault 'fire'"),
+        (("--fault", "cancel@never"), 4, "after @ comes a round"),
+        (("--protocol", "none"), 2, "no protocol is called 'none'"),
+        (("--scenario", "none"), 4, "none: it cannot be read"),
+        (("--vcpus", "2"), 2, "--vcpus: it goes with --scenario"),
+        (("--scenario", "in-place", "--private", "10%"), 2, "--private: a scenario's guest"),
+        (("--backend", "local"), 2, "--memory: it goes with --backend fake"),
+        (("--stream", "/nowhere/x"), 4, "no folder"),
+    ],
+)
+def test_bad_wishes_are_refused_in_words(args: tuple[str, ...], status: int, says: str) -> None:
+    run = kvmenc(*SMALL, *args)
+    assert (run.returncode, run.stdout) == (status, "")
+    assert says in run.stderr
