@@ -14,7 +14,10 @@ from fakekvm.processmemory import ProcessMemory
 from fakekvm.vm import Vm
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from fakekvm.calls import File
+    from fakekvm.faults import Fault
     from fakekvm.guests import Script
     from fakekvm.host import Host
     from fakekvm.scripts import Scripts
@@ -43,10 +46,19 @@ class Kernel(Machine):
     File descriptors are real ones (of memory files and eventfds), so that their numbers are
     nobody else's and mmap() of a vCPU's works. Any thread may call; another process gets EIO.
     As a context manager it closes at the end what is still open.
+
+    Args:
+        host, scripts, faults, seed: as of ``Machine``.
     """
 
-    def __init__(self, host: Host | None = None, scripts: Scripts | None = None) -> None:
-        super().__init__(host, scripts)
+    def __init__(
+        self,
+        host: Host | None = None,
+        scripts: Scripts | None = None,
+        faults: Iterable[Fault] = (),
+        seed: int = 0,
+    ) -> None:
+        super().__init__(host, scripts, faults, seed)
         self._files: dict[int, File] = {}
         self._caller = Caller(_Self(self._files))
 

@@ -9,6 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from fakekvm.errors import oserror
+from fakekvm.faults import Fault, Faults
 from fakekvm.host import Host
 from fakekvm.scripts import Idle
 from fakekvm.sevdevice import SevDevice
@@ -16,7 +17,7 @@ from fakekvm.sevfirmware import Firmware
 from fakekvm.system import System
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from fakekvm.calls import Caller, File
     from fakekvm.scripts import Scripts
@@ -29,18 +30,32 @@ KVM_PATH, SEV_PATH = "/dev/kvm", "/dev/sev"
 class Machine:
     """Gives the files that answer; who serves a process makes descriptors of them.
 
-    Attributes:
+    Args:
         host: what kind of machine this is.
-        firmware: its SEV firmware, not reachable on hosts without SEV.
         scripts: what new vCPUs execute.
+        faults: what goes wrong on it.
+        seed: of what goes wrong by chance.
+
+    Attributes:
+        host: as given.
+        firmware: its SEV firmware, not reachable on hosts without SEV.
+        scripts: as given.
+        faults: what goes wrong; may be replaced.
         unknown: how often each (kind of file, request number) was asked for that it does not have.
         vm_numbers: the numbers of the VMs to come.
     """
 
-    def __init__(self, host: Host | None = None, scripts: Scripts | None = None) -> None:
+    def __init__(
+        self,
+        host: Host | None = None,
+        scripts: Scripts | None = None,
+        faults: Iterable[Fault] = (),
+        seed: int = 0,
+    ) -> None:
         self.host = host or Host()
         self.firmware = Firmware(self.host)
         self.scripts = scripts or Idle()
+        self.faults = Faults(faults, self.host, seed)
         self.unknown: Counter[tuple[str, int]] = Counter()
         self.vm_numbers: Iterator[int] = itertools.count()
 
@@ -69,4 +84,5 @@ class Machine:
         Raises:
             OSError: with the kernel's errno.
         """
+        self.faults.meet(file, request, arg, caller)
         return file.ioctl(request, arg, caller)

@@ -114,6 +114,11 @@ class MemSlots:
             raise oserror(errno.EINVAL)
         return self._slots.get(key)
 
+    @property
+    def npages(self) -> int:
+        """Pages of all slots."""
+        return sum(slot.npages for slot in self._slots.values())
+
     def protect(self, key: int, pages: NDArray[np.uint64]) -> None:
         """The next write to any of these pages of a slot is to be told to a dirty ring."""
         slot = self._slots.get(key)

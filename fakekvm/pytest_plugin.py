@@ -83,8 +83,8 @@ def kvm(request: pytest.FixtureRequest) -> Iterator[Backend]:
 
 
 def _kernel(request: pytest.FixtureRequest, host: str) -> Kernel:
-    from fakekvm.faults import FaultyKernel  # noqa: PLC0415 - numpy is slow to import
-    from fakekvm.host import host_named  # noqa: PLC0415
+    from fakekvm.host import host_named  # noqa: PLC0415 - numpy is slow to import
+    from fakekvm.kernel import Kernel  # noqa: PLC0415
 
     wanted = {"host": host, "faults": (), "seed": 0}
     for mark in reversed(list(request.node.iter_markers(_MARK))):
@@ -100,7 +100,7 @@ def _kernel(request: pytest.FixtureRequest, host: str) -> Kernel:
     except KeyError as error:
         pytest.fail(f"@pytest.mark.{_MARK}: {error.args[0]}", pytrace=False)
     faults: tuple[Fault, ...] = tuple(wanted["faults"])  # type: ignore[arg-type]
-    return FaultyKernel(machine, faults, int(str(wanted["seed"])))
+    return Kernel(machine, faults=faults, seed=int(str(wanted["seed"])))
 
 
 def _opens(path: str) -> bool:

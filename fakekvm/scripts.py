@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Idle", "RandomWrites", "Scripts", "WritableGfns"]
 
-WritableGfns = Callable[[], list[range]]
-"""The guest frames that a VM's guest can write now: those of each memslot, ascending."""
+WritableGfns = Callable[[], Mapping[int, range]]
+"""The guest frames that a VM's guest can write now: by memslot id, ascending by frame."""
 
 
 class Scripts(Protocol):
@@ -69,7 +70,7 @@ class RandomWrites:
         value = 0
         while True:
             value += 1
-            for gfns in writable()[:1]:
+            for gfns in islice(writable().values(), 1):
                 picked = rng.integers(gfns.start, gfns.stop, self._npages, np.int64)
                 yield WritePages(picked, value)
             yield Halt()

@@ -37,6 +37,7 @@ class Vm(File):
         ring_bytes: size of each vCPU's dirty ring; 0: dirty bitmaps are used.
         manual_protect: KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE and KVM_DIRTY_LOG_INITIALLY_SET.
         hypercall_exits: bit n: hypercall n becomes an exit.
+        is_dead: KVM has given it up.
     """
 
     kind = "vm"
@@ -52,6 +53,7 @@ class Vm(File):
         self.ring_bytes = 0
         self.manual_protect = 0
         self.hypercall_exits = 0
+        self.is_dead = False
         self._type = vm_type
         self.sev = SevVm(services, owner, vm_type)
         self._open_files = 1  # this one and the vCPUs'
@@ -85,12 +87,12 @@ class Vm(File):
         return value
 
     def check_caller(self, caller: Caller) -> None:
-        """Only the process that created the VM is served.
+        """Only the process that created the VM is served, while the VM is alive.
 
         Raises:
             OSError: EIO.
         """
-        if caller.process is not self.owner:
+        if caller.process is not self.owner or self.is_dead:
             raise oserror(errno.EIO)
 
     def dispatch(self, request: int, arg: int, caller: Caller) -> int | File:
@@ -102,7 +104,7 @@ class Vm(File):
     def add_vcpu(self, vcpu_id: int) -> Vcpu:
         """A new vCPU; its descriptor keeps this VM."""
         vcpu = self.vcpus[vcpu_id] = Vcpu(self.services, self, vcpu_id)
-        vcpu.load(self.services.scripts.script(self.number, vcpu_id, self._writable_gfns))
+        vcpu.load(self.services.scripts.script(self.number, vcpu_id, self.writable_gfns))
         self._open_files += 1
         return vcpu
 
@@ -135,11 +137,14 @@ class Vm(File):
         file.check(self, region)
         return file
 
-    def _writable_gfns(self) -> list[range]:
+    def writable_gfns(self) -> dict[int, range]:
+        """The gfns of each memslot that the guest can write, by its id, ascending by gfn."""
         slots = self.slots.map.slots
-        return [
-            range(s.base_gfn, s.end_gfn) for s in slots if not s.flags & decode.KVM_MEM_READONLY
-        ]
+        return {
+            s.key: range(s.base_gfn, s.end_gfn)
+            for s in slots
+            if not s.flags & decode.KVM_MEM_READONLY
+        }
 
     def _span_of(self, key: int) -> tuple[int, int]:
         with self.lock:

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from fakekvm.scenario.gfns import GFNS_EXPECTED, Gfns
+from fakekvm.scenario.sizes import read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 __all__ = [
+    "BYTES",
     "FLAG",
     "GFNS",
     "SECONDS",
@@ -120,6 +122,7 @@ def _seconds(value: Any) -> float:  # noqa: ANN401 - whatever stands in the file
     return number(0, _LONGEST_S).read(value)
 
 
+BYTES = Kind('bytes below 2^52, or a text like "4 MiB"', read_bytes)
 TEXT = Kind("a text", _text)
 FLAG = Kind("true or false", _flag)
 SECONDS = Kind('seconds up to 3600, or a text like "50 ms", "1.5 s" or "2 min"', _seconds)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 import tomllib
 from importlib import resources
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fakekvm.scenario.errors import ScenarioError
+from fakekvm.scenario.faulty import read_faults
 from fakekvm.scenario.gfns import ALL
 from fakekvm.scenario.hosts import read_host
 from fakekvm.scenario.kinds import FLAG, GFNS, TEXT, choice, number, whole, wholes
@@ -17,14 +19,17 @@ from fakekvm.scenario.model import Guest, Phase, Scenario
 from fakekvm.scenario.phases import read_does
 from fakekvm.scenario.tables import Document, Table
 
-if TYPE_CHECKING:
-    import os
-
 __all__ = ["SCHEMA", "load", "names", "parse"]
 
 SCHEMA = "fakekvm.scenario/1"
 _ENDS = ("halt", "repeat")
 _U32 = (1 << 32) - 1
+_MAX_BYTES = 1 << 20
+_KINDS = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 def names() -> list[str]:
@@ -43,7 +48,7 @@ def load(path: str | os.PathLike[str]) -> Scenario:
         if name in names():
             text = (_shipped() / f"{name}.toml").read_text("utf-8")
         else:
-            text = Path(path).read_bytes().decode("utf-8")
+            text = _content(path).decode("utf-8")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise ScenarioError(name, line, "", "this is not UTF-8", "TOML, a text") from None
@@ -74,25 +79,50 @@ def parse(text: str, file: str = "<text>") -> Scenario:
     return _scenario(Table(Document(file, lines), (), values), file)
 
 
+def _content(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a file. Of a pipe or a device it is not known when, if ever, they end."""
+    with open(path, "rb", opener=_open_at_once) as file:
+        mode = os.fstat(file.fileno()).st_mode
+        if not stat.S_ISREG(mode):
+            raise ValueError(f"it is {_KINDS.get(stat.S_IFMT(mode), 'no file')}")
+        content = file.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        msg = "it has more than 1 MiB"
+        raise ValueError(msg)
+    return content
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a FIFO that nobody writes to
+
+
 def _shipped() -> Any:  # noqa: ANN401 - importlib's Traversable moved between Python versions
     return resources.files("fakekvm") / "scenarios"
 
 
 def _not_toml(text: str, file: str, message: str) -> ScenarioError:
     place = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", message)
-    line = 0
+    line = _line_of_long_number(text)
     if place:
         line = int(place[1]) if place[1] else text.rstrip("\n").count("\n") + 1
         message = message[: place.start()]
     return ScenarioError(file, line, "", message, "TOML 1.0")
 
 
+def _line_of_long_number(text: str) -> int:
+    """Of the one error whose place is not told."""
+    digits = re.search(r"[0-9_]{4300,}", text)
+    return text.count("\n", 0, digits.start()) + 1 if digits else 0
+
+
 def _scenario(table: Table, file: str) -> Scenario:
     table.take("schema", choice([SCHEMA]))
+    host = read_host(table)
     scenario = Scenario(
         about=table.take("about", TEXT, f"guests do what {file} says"),
         seed=table.take("seed", whole(0, (1 << 63) - 1), 0),
-        host=read_host(table),
+        host=host,
+        faults=read_faults(table, host),
         guests=tuple(_guest(guest) for guest in table.tables("guest")),
     )
     table.done()

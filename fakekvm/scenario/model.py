@@ -14,11 +14,13 @@ from fakekvm.kernel import Kernel
 from fakekvm.scenario.gfns import ALL, Gfns, shares
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator, Mapping
 
+    from fakekvm.faults import Fault
     from fakekvm.guests import Step
     from fakekvm.host import Host
     from fakekvm.scenario.phases import Does
+    from fakekvm.scripts import WritableGfns
 
 __all__ = ["Guest", "Phase", "Scenario"]
 
@@ -67,7 +69,9 @@ class Guest:
         """Whether this vCPU is one of its."""
         return (self.vms is None or vm in self.vms) and (self.vcpus is None or vcpu in self.vcpus)
 
-    def steps(self, vcpu: int, memory: list[range], seed: tuple[int, ...]) -> Iterator[Step]:
+    def steps(
+        self, vcpu: int, memory: Mapping[int, range], seed: tuple[int, ...]
+    ) -> Iterator[Step]:
         """What a vCPU of it does, in a guest with this memory."""
         for passed in count():
             idle = True
@@ -79,7 +83,7 @@ class Guest:
             if idle or not self.repeats:
                 return
 
-    def _share(self, phase: Phase, vcpu: int, memory: list[range]) -> list[range]:
+    def _share(self, phase: Phase, vcpu: int, memory: Mapping[int, range]) -> list[range]:
         pages = phase.gfns.of(memory)
         if not phase.split or self.vcpus is None:
             return pages
@@ -96,14 +100,16 @@ class Scenario:
         host: the machine.
         guests: a vCPU belongs to the first that has it; one that is in none halts.
         seed: of all random numbers.
+        faults: what goes wrong on the machine.
     """
 
     host: Host
     guests: tuple[Guest, ...]
     about: str = ""
     seed: int = 0
+    faults: tuple[Fault, ...] = ()
 
-    def script(self, vm: int, vcpu: int, writable: Callable[[], list[range]]) -> Iterator[Step]:
+    def script(self, vm: int, vcpu: int, writable: WritableGfns) -> Iterator[Step]:
         """What a vCPU executes: the same steps for the same seed, numbers and memory.
 
         Args:
@@ -117,5 +123,5 @@ class Scenario:
                 return
 
     def kernel(self) -> Kernel:
-        """A fake kernel on this host, whose vCPUs do what the scenario says."""
-        return Kernel(self.host, self)
+        """A fake kernel on this host, whose vCPUs and faults do what the scenario says."""
+        return Kernel(self.host, self, self.faults, self.seed)

@@ -296,13 +296,13 @@ _KEYS: dict[str, Kind[Any]] = {
 }
 
 
-def read_does(table: Table) -> Does:
-    """What a phase does, and the keys that are only for that.
+def read_does(table: Table, names: Sequence[str] = tuple(PHASES)) -> Does:
+    """What a phase does, one of ``names``, and the keys that are only for that.
 
     Raises:
         ScenarioError: something is wrong with them.
     """
-    kind: Any = PHASES[table.take("does", choice(list(PHASES)))]
+    kind: Any = PHASES[table.take("does", choice(names))]
     values = {}
     for own in dataclasses.fields(kind):
         if table.has(own.name) or own.default is dataclasses.MISSING:

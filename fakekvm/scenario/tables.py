@@ -50,7 +50,9 @@ class Table:
     def take(self, key: str, kind: Kind[T]) -> T: ...
     @overload
     def take(self, key: str, kind: Kind[T], default: T) -> T: ...
-    def take(self, key: str, kind: Kind[T], default: T = _MISSING) -> T:
+    @overload
+    def take(self, key: str, kind: Kind[T], default: None) -> T | None: ...
+    def take(self, key: str, kind: Kind[T], default: T | None = _MISSING) -> T | None:
         """The value of a key.
 
         Raises:
@@ -84,14 +86,18 @@ class Table:
             raise self.wrong(key, f"got {_shown(values)}", "a table")
         return Table(self._document, (*self._path, key), values)
 
-    def tables(self, key: str) -> list[Table]:
-        """The tables of an array of this name: at least one."""
+    def tables(self, key: str, least: int = 1) -> list[Table]:
+        """The tables of an array of this name.
+
+        Raises:
+            ScenarioError: it is none, or holds fewer than ``least``, which is 0 or 1.
+        """
         self._known.append(key)
         values = self._values.get(key, [])
         path = (*self._path, key)
         if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
             raise self.wrong(key, f"got {_shown(values)}", f"tables, each headed {_header(path)}")
-        if not values:
+        if len(values) < least:
             raise self.wrong(key, "there is none", f"at least one table, headed {_header(path)}")
         return [Table(self._document, (*path, n), value) for n, value in enumerate(values)]
 
@@ -111,9 +117,10 @@ class Table:
                 known = f"one of {', '.join(sorted(set(self._known)))}"
                 raise self.wrong(key, "there is no such key", known + _hint(key, self._known))
 
-    def wrong(self, key: str, found: str, expected: str) -> ScenarioError:
-        """The error to be raised for one of its keys."""
-        return self._document.wrong((*self._path, key), found, expected)
+    def wrong(self, key: str | None, found: str, expected: str) -> ScenarioError:
+        """The error to be raised for one of its keys; None: for the table."""
+        path = self._path if key is None else (*self._path, key)
+        return self._document.wrong(path, found, expected)
 
 
 def _header(path: KeyPath) -> str:

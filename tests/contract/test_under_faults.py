@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import fakekvm
-from fakekvm.faults import DEATH, Fault, FaultyKernel
+from fakekvm.faults import DEATH, Fault
 from fakekvm.guests import Flip, Halt, WritePages
 from kvmenc import uapi
 from kvmenc.backend.fake import FakeBackend
@@ -41,7 +41,7 @@ class Machine:
     """A VM of two slots with a guest that writes and flips; and the truth about it."""
 
     def __init__(self, faults: Sequence[Fault], *, manual_protect: bool, seed: int = 1) -> None:
-        self.kernel = FaultyKernel(fakekvm.host_named("sev-v9"), faults, seed)
+        self.kernel = fakekvm.Kernel(fakekvm.host_named("sev-v9"), faults=faults, seed=seed)
         self.ram = GuestRam("ram", NPAGES)
         low = MemSlot(0, 0, 100, self.ram.address)
         high = MemSlot(1, 0x1000, NPAGES - 100, self.ram.address + 100 * 4096)
@@ -117,7 +117,7 @@ def test_a_storm_of_errors_loses_no_page_and_no_state(
     machine = Machine([fault], manual_protect=manual_protect)
     errors = storm(machine)
     asked = request_name != "KVM_CLEAR_DIRTY_LOG" or manual_protect
-    assert (machine.kernel.struck[fault] > 0) == asked
+    assert (machine.kernel.faults.struck[fault] > 0) == asked
     if number == errno.EINTR or not asked:
         assert errors == [], "interrupted calls are made again"
     else:
@@ -142,7 +142,7 @@ def test_flips_and_writes_between_any_two_calls(manual_protect: bool) -> None:
     machine = Machine(faults, manual_protect=manual_protect)
     for _ in range(8):
         list(machine.sync())
-    assert sum(machine.kernel.struck.values()) >= 12
+    assert sum(machine.kernel.faults.struck.values()) >= 12
     machine.written[150] = True
     everything = np.arange(NPAGES)
     assert machine.maps.private["ram"].at(everything)[150] == _kernel_says(machine, 50)

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import os
 import re
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
+from unittest.mock import create_autospec
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakekvm import host_named, scenario
+from fakekvm.faults import DEATH
+from fakekvm.guests import Flip, WritePages
 from fakekvm.scenario import SCHEMA, ScenarioError, kinds
 from fakekvm.scenario.gfns import Gfns
 from fakekvm.scenario.phases import _KEYS, PHASES, Bursts, Zipf
+from fakekvm.vm import Vm
 from tests.fakekvm.scenario.toml import Writer
 
 if TYPE_CHECKING:
@@ -24,6 +30,7 @@ if TYPE_CHECKING:
 HEAD = f'schema = "{SCHEMA}"\n'
 GUEST = "[[guest]]\n[[guest.phase]]\n"
 HALTS = f'{GUEST}does = "halt"\n'
+FAULT = f'{HEAD}[[guest]]\nphase = [{{ does = "halt" }}]\n[[fault]]\n'
 
 
 def error_of(text: str) -> ScenarioError:
@@ -70,10 +77,10 @@ does = "halt"
     zipf, bursts = first.phases
     assert zipf.does == Zipf(exponent=1.5, chunk_pages=512)
     assert (zipf.split, zipf.max_steps, zipf.pages_a_second) == (True, 100, 2000.0)
-    memory = [range(100), range(1000, 1100)]
+    memory = {0: range(100), 1: range(1000, 1100)}
     assert zipf.gfns.of(memory) == [range(16, 32), range(5, 6), range(1000, 1100)]
     assert bursts.does == Bursts(rest=0.25)
-    assert bursts.gfns.of(memory) == memory
+    assert bursts.gfns.of(memory) == list(memory.values())
 
 
 def test_a_host_can_be_another_with_changes() -> None:
@@ -102,6 +109,52 @@ capabilities = { 192 = 0, 10 = 509 }
     assert host.open_errno == errno.EACCES
     assert (host.firmware.send, host.firmware.receive, host.firmware.batch) == (400, 0, 1.5)
     assert host.capabilities == {**base.capabilities, 192: 0, 10: 509}
+
+
+def test_faults_are_read() -> None:
+    faults = scenario.parse(
+        HEAD
+        + """
+host = "csv"
+[[fault]]
+request = "KVM_GET_DIRTY_LOG"
+error = "EINTR"
+skip = 2
+every = 3
+times = 4
+chance = 0.5
+[[fault]]
+request = 0xAE41
+above = "4 MiB"
+error = "death"
+[[fault]]
+request = "KVM_SEV_SEND_UPDATE_DATA"
+delay = "5 ms"
+[[fault]]
+[[fault.before]]
+does = "announce"
+gfns = "slot 1"
+private = false
+[[fault.before]]
+does = "sequential"
+steps = 1
+chunk_pages = 2
+"""
+        + HALTS
+    ).faults
+    log, dying, slow, flip = faults
+    assert (log.request, log.error, log.chance) == ("KVM_GET_DIRTY_LOG", errno.EINTR, 0.5)
+    assert (log.skip, log.every, log.times, log.above_bytes) == (2, 3, 4, None)
+    assert (dying.request, dying.above_bytes, dying.error) == (0xAE41, 4 << 20, DEATH)
+    assert (slow.request, slow.delay_s, slow.error) == ("KVM_SEV_SEND_UPDATE_DATA", 0.005, 0)
+    assert (flip.request, flip.times, flip.skip, flip.every) == (None, None, 0, 1)
+    assert callable(flip.before)
+    vm = create_autospec(Vm, instance=True)
+    vm.writable_gfns.return_value = {0: range(8, 12), 1: range(100, 120)}
+    announced, written = flip.before(vm, np.random.default_rng(1))
+    assert announced == Flip(100, 20, private=False)
+    assert isinstance(written, WritePages)
+    assert list(written.gfns) == [8, 9]
 
 
 def test_a_scenario_without_a_host_is_on_a_mainline_one() -> None:
@@ -232,10 +285,89 @@ WRONG = {
         "guest[0].phase[0].gfns",
         "(its end is before its start)",
     ),
+    "gfns within a page": (
+        HEAD + GUEST + 'does = "zipf"\ngfns = "1 KiB-2 MiB"\n',
+        5,
+        "guest[0].phase[0].gfns",
+        'got "1 KiB-2 MiB" (an end is no multiple of 4 KiB); expected page numbers: "all"',
+    ),
+    "gfns in other units": (
+        HEAD + GUEST + 'does = "zipf"\ngfns = "64 MB-96 MB"\n',
+        5,
+        "guest[0].phase[0].gfns",
+        'addresses like "64 MiB-96 MiB" (the end is not)',
+    ),
+    "a fault's request": (
+        FAULT + 'request = "KVM_GET_DIRTY_LOGS"\nerror = "EIO"\n',
+        5,
+        "fault[0].request",
+        "ioctl that this host has, or its number (did you mean KVM_GET_DIRTY_LOG?)",
+    ),
+    "a fault's request that the host has not": (
+        FAULT + 'request = "KVM_GET_PAGE_ENC_BITMAP"\nerror = "EIO"\n',
+        5,
+        "fault[0].request",
+        "that this host has",
+    ),
+    "a fault's error": (
+        FAULT + 'error = "ENOMEN"\n',
+        5,
+        "fault[0].error",
+        'expected an errno by name, like "ENOMEM", or "death" (did you mean ENOMEM?)',
+    ),
+    "a fault's error by number": (
+        FAULT + "error = 12\n",
+        5,
+        "fault[0].error",
+        "got 12; expected an",
+    ),
+    "a fault without effect": (
+        FAULT + "times = 1\n",
+        4,
+        "fault[0]",
+        "it makes nothing go wrong; expected a key error or delay, or tables before",
+    ),
+    "a fault's chance": (
+        FAULT + 'error = "EIO"\nchance = 20\n',
+        6,
+        "fault[0].chance",
+        "got 20; expected a number from 0 to 1",
+    ),
+    "a delay of no command": (
+        FAULT + 'request = "KVM_RUN"\ndelay = "5 ms"\n',
+        6,
+        "fault[0].delay",
+        "a delay is of the SEV firmware's commands, not of KVM_RUN; expected request = a command",
+    ),
+    "a fault's size": (
+        FAULT + 'error = "ENOMEM"\nabove = "4 MB"\n',
+        6,
+        "fault[0].above",
+        'got "4 MB"; expected bytes below 2^52, or a text like "4 MiB"',
+    ),
+    "an unknown key of a fault": (
+        FAULT + 'error = "EIO"\nchanse = 1\n',
+        6,
+        "fault[0].chanse",
+        "expected one of above, before, chance, delay, error, every, request, skip, times (did you",
+    ),
+    "before a call that never comes": (
+        FAULT + '[[fault.before]]\ndoes = "random"\n',
+        5,
+        "fault[0].before[0].steps",
+        "it is missing, so that it never ends; expected a number of steps",
+    ),
+    "what no guest does before a call": (
+        FAULT + '[[fault.before]]\ndoes = "halt"\n',
+        6,
+        "fault[0].before[0].does",
+        'got "halt"; expected one of sequential, ',
+    ),
+    "faults are a table": (HEAD + HALTS + "[fault]\n", 5, "fault", "got a table; expected tables"),
     "syntax": (HEAD + "a = = 1\n", 2, "", "expected TOML 1.0"),
     "syntax at the end": (HEAD + "\na = [1,\n2\n", 4, "", "expected TOML 1.0"),
     "a key twice": (HEAD + "seed = 1\nseed = 2\n", 3, "", "expected TOML 1.0"),
-    "a number too long": (HEAD + f"seed = {'1' * 5000}\n", 0, "", "expected TOML 1.0"),
+    "a number too long": (HEAD + f"seed = {'1' * 5000}\n", 2, "", "expected TOML 1.0"),
     "nested": (f"a = {'[' * 5000}", 0, "", "it is nested too deeply; expected TOML 1.0"),
 }
 
@@ -300,12 +432,21 @@ def test_other_times_are_refused(text: object) -> None:
         ("16 - 31", [range(16, 32)]),
         ("7", [range(7, 8)]),
         (7, [range(7, 8)]),
+        ("slot 2", [range(100, 130)]),
+        ("slot  7", [range(0)]),
+        ("slot 1", []),
+        (["slot 0", "slot 2"], [range(10, 20), range(100, 130)]),
+        ("64 MiB-96 MiB", [range(0x4000, 0x6000)]),
+        ("0 B - 4KiB", [range(1)]),
+        ("1.5 MiB-2 MiB", [range(384, 512)]),
+        ("8192 B-1 GiB", [range(2, 1 << 18)]),
+        ("1 TiB-4096 TiB", [range(1 << 28, 1 << 40)]),
         (["all", 5], [range(10, 20), range(100, 130), range(5, 6)]),
         ("0xffffffffff", [range((1 << 40) - 1, 1 << 40)]),
     ],
 )
 def test_pages_are_meant_by_number_or_share(value: object, expected: list[range]) -> None:
-    assert Gfns.read(value).of([range(10, 20), range(0), range(100, 130)]) == expected
+    assert Gfns.read(value).of({0: range(10, 20), 7: range(0), 2: range(100, 130)}) == expected
 
 
 @pytest.mark.parametrize(
@@ -325,6 +466,19 @@ def test_pages_are_meant_by_number_or_share(value: object, expected: list[range]
         [],
         [[1]],
         "1-2-3",
+        "slot",
+        "slot -1",
+        "slot 100000",
+        "slot 1-2",
+        "64 MiB",
+        "64-96 MiB",
+        "64 MB-96 MB",
+        "1 KiB-8 KiB",
+        "0.3 B-4 KiB",
+        "8 KiB-4 KiB",
+        "4 KiB-4 KiB",
+        "0 B-4097 TiB",
+        "1 MiB-2 MiB-3 MiB",
     ],
 )
 def test_other_pages_are_refused(value: object) -> None:
@@ -337,7 +491,7 @@ def test_other_pages_are_refused(value: object) -> None:
     st.lists(st.integers(1, 9999), min_size=1, max_size=4, unique=True),
 )
 def test_shares_that_add_up_to_all_have_each_page_once(sizes: list[int], cuts: list[int]) -> None:
-    memory = [range(100 * n, 100 * n + size) for n, size in enumerate(sizes)]
+    memory = {n: range(100 * n, 100 * n + size) for n, size in enumerate(sizes)}
     ends = [0, *sorted(cuts), 10_000]
     found = [
         gfn
@@ -345,7 +499,7 @@ def test_shares_that_add_up_to_all_have_each_page_once(sizes: list[int], cuts: l
         for run in Gfns.read(f"{start / 100}%-{stop / 100}%").of(memory)
         for gfn in run
     ]
-    assert found == [gfn for area in memory for gfn in area]
+    assert found == [gfn for area in memory.values() for gfn in area]
 
 
 # --- files
@@ -367,6 +521,21 @@ def test_a_file_that_cannot_be_read_is_told_with_the_names_there_are(tmp_path: P
         scenario.load(tmp_path)
     with pytest.raises(ScenarioError, match="cannot be read"):
         scenario.load("a\0b")
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(
+        ScenarioError, match=r"fifo: it cannot be read \(it is a FIFO\); expected a"
+    ):
+        scenario.load(tmp_path / "fifo")
+    with pytest.raises(ScenarioError, match="it is a device"):
+        scenario.load("/dev/zero")
+    path = tmp_path / "large.toml"
+    path.write_bytes(b"#" * (1 << 20) + b"\n")
+    with pytest.raises(ScenarioError, match="it has more than 1 MiB"):
+        scenario.load(path)
+    path = tmp_path / "program"
+    path.write_bytes(b"\x7fELF\x02\x01\x01\n" + bytes(range(256)))
+    with pytest.raises(ScenarioError, match="program:3: this is not UTF-8; expected TOML, a text"):
+        scenario.load(path)
     path = tmp_path / "latin.toml"
     path.write_bytes(HEAD.encode() + b'about = "\xe4"\n')
     with pytest.raises(ScenarioError, match=r"latin\.toml:2: this is not UTF-8; expected TOML"):
@@ -381,10 +550,26 @@ KEYS = st.sampled_from(
         *("schema", "about", "seed", "host", "guest", "phase", "vms", "vcpus", "at_end", "does"),
         *("gfns", "steps", "split", "pages_a_second", "base", "capabilities", "firmware", "send"),
         *("192", "x.y", *_KEYS),
+        *("fault", "before", "request", "error", "above", "delay", "skip", "every", "chance"),
     ]
 )
 WORDS = st.sampled_from(
-    [SCHEMA, "sev-v9", "all", "1%-2%", "5 ms", "repeat", "v9", "EACCES", *PHASES]
+    [
+        SCHEMA,
+        "sev-v9",
+        "EIO",
+        "KVM_RUN",
+        "1 MiB",
+        "slot 0",
+        "1 MiB-2 MiB",
+        "all",
+        "1%-2%",
+        "5 ms",
+        "repeat",
+        "v9",
+        "EACCES",
+        *PHASES,
+    ]
 )
 SCALARS = (
     st.booleans()

@@ -19,12 +19,12 @@ from tests.fakekvm import raw
 from tests.fakekvm.raw import LOG, PAGE, Buffer, FakeMachine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from fakekvm.guests import Step
 
 IO, HLT = 2, 5
-MEMORY = [range(16), range(100, 148)]
+MEMORY = {0: range(16), 1: range(100, 148)}
 
 
 def parsed(guests_text: str, seed: int = 0) -> Scenario:
@@ -32,7 +32,11 @@ def parsed(guests_text: str, seed: int = 0) -> Scenario:
 
 
 def steps_of(
-    read: Scenario, vm: int = 0, vcpu: int = 0, count: int = 30, memory: list[range] = MEMORY
+    read: Scenario,
+    vm: int = 0,
+    vcpu: int = 0,
+    count: int = 30,
+    memory: Mapping[int, range] = MEMORY,
 ) -> list[Step]:
     return list(islice(read.script(vm, vcpu, lambda: memory), count))
 
@@ -130,7 +134,7 @@ def test_each_time_round_a_repeated_guest_does_something_new() -> None:
 @pytest.mark.parametrize("does", ["zipf", "write", "hot-and-cold", "swiotlb-churn", "boot"])
 @pytest.mark.parametrize("end", ["halt", "repeat"])
 def test_without_memory_a_guest_comes_to_its_end(does: str, end: str) -> None:
-    assert steps_of(one(f'does = "{does}"', end=end), memory=[]) == []
+    assert steps_of(one(f'does = "{does}"', end=end), memory={}) == []
 
 
 @pytest.mark.parametrize(
@@ -205,10 +209,10 @@ rest = "5 ms"
 
 
 def test_a_boot_is_the_one_of_the_guests_module() -> None:
-    memory = [range(1 << 16)]
+    memory = {0: range(1 << 16)}
     phase = 'does = "boot"\ncpus = 2\nfirmware_conversions = 10'
     steps = steps_of(one(phase), count=10_000, memory=memory)
-    plain = list(guests.boot_flips(memory, np.random.default_rng(0), 2, 10))
+    plain = list(guests.boot_flips(list(memory.values()), np.random.default_rng(0), 2, 10))
     assert len(steps) == pytest.approx(len(plain), abs=60)
     assert sum(isinstance(s, Flip) for s in steps) == sum(isinstance(s, Flip) for s in plain)
 
@@ -345,7 +349,7 @@ def test_boot_linux_leaves_the_kernel_with_what_was_announced() -> None:
 
 def test_a_kexec_shares_as_much_as_the_kernel_before() -> None:
     read = scenario.load("kexec")
-    memory = [range(1 << 17)]
+    memory = {0: range(1 << 17)}
     steps = steps_of(read, count=10_000, memory=memory)
     ends = [n for n, step in enumerate(steps) if isinstance(step, PortOut)]
     boots = [steps[a + 1 : b] for a, b in pairwise([-1, *ends])]
