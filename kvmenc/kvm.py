@@ -121,8 +121,9 @@ class KvmSystem(_Fd):
 
     def create_vm(self, vm_type: int = 0) -> Vm:
         """A new, empty VM; it belongs to this process and dies with its last descriptor."""
+        mmap_bytes = self.vcpu_mmap_bytes  # before there is a VM that would be left open
         fd = self.ioctl(uapi.KVM_CREATE_VM, vm_type, f"type={vm_type}")
-        return Vm(self.backend, fd, self.vcpu_mmap_bytes)
+        return Vm(self.backend, fd, mmap_bytes)
 
 
 def _why_not_open(path: str, number: int) -> str:
@@ -303,6 +304,13 @@ class Vcpu(_Fd):
 
     def __init__(self, backend: Backend, fd: int, mmap_bytes: int, ring_bytes: int) -> None:
         super().__init__(backend, fd)
+        try:
+            self._map_all(mmap_bytes, ring_bytes)
+        except BaseException:
+            self.close()
+            raise
+
+    def _map_all(self, mmap_bytes: int, ring_bytes: int) -> None:
         self._map = self._mapped(mmap_bytes, 0)
         self.state = uapi.kvm_run.from_buffer(self._map)  # released by close, before the map
         self._cleanup.callback(self._release)
@@ -324,11 +332,12 @@ class Vcpu(_Fd):
         """Run the guest until it exits.
 
         Args:
-            timeout_s: give up after so many seconds (then ``Exit.INTR``); None waits for ever.
+            timeout_s: give up after so many seconds (then ``Exit.INTR``), and whatever signals
+                come, not before; None waits for ever.
 
         Returns:
-            The reason; the details are in ``state``. ``Exit.INTR`` also when a signal came, which
-            is not retried here: the caller may want to stop.
+            The reason; the details are in ``state``. Without a timeout ``Exit.INTR`` when a signal
+            came, which is not retried here: the caller may want to stop.
 
         Raises:
             IoctlError: the vCPU cannot run (EFAULT with a memory fault, EINVAL, ...).
@@ -336,8 +345,10 @@ class Vcpu(_Fd):
         """
         if timeout_s is None:
             return self._run_once()
-        with _Deadline(self, timeout_s):
-            return self._run_once()
+        with _Deadline(self, timeout_s) as deadline:
+            while (reason := self._run_once()) == Exit.INTR and not deadline.is_over:
+                pass
+            return reason
 
     def _run_once(self) -> Exit:
         try:
@@ -399,15 +410,21 @@ class _Deadline:
         self._timer = threading.Timer(timeout_s, self._kick)
         self._timer.daemon = True
 
+    @property
+    def is_over(self) -> bool:
+        """By the flag, which a recording keeps: in its replay no time passes."""
+        return bool(self._vcpu.state.immediate_exit)
+
     def _kick(self) -> None:
         # The flag is for a vCPU that is not in KVM_RUN yet, the signal for one that is.
         self._vcpu.state.immediate_exit = 1
         signal.pthread_kill(self._thread, _KICK)
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         self._old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, {_KICK})
         self._vcpu.accept_in_run({signal.Signals(it) for it in self._old_mask} - {_KICK})
         self._timer.start()
+        return self
 
     def __exit__(self, *_exc: object) -> None:
         self._timer.cancel()

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 from kvmenc import uapi
+from kvmenc.call import call
 from kvmenc.errors import HostError, errno_name
 
 if TYPE_CHECKING:
@@ -48,8 +49,8 @@ class SevPlatform:
         """Guests that the firmware holds now; None if it does not say."""
         status = uapi.sev_user_data_status()
         command = uapi.sev_issue_cmd(cmd=uapi.SEV_PLATFORM_STATUS, data=ctypes.addressof(status))
-        with suppress(OSError):
-            self._backend.ioctl(self.fd, uapi.SEV_ISSUE_CMD, ctypes.addressof(command))
+        with suppress(HostError):
+            call(self._backend, self.fd, uapi.SEV_ISSUE_CMD, command)
             return int(status.guest_count)
         return None
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import platform
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvmenc import uapi
-from kvmenc.errors import HostError
+from kvmenc.errors import HostError, IoctlError
 from kvmenc.guest.program import Flip, Tick
 from kvmenc.guest.scratch import ScratchVm
 from kvmenc.kvm import Exit
@@ -21,6 +22,9 @@ __all__ = ["delivered_hypercall"]
 # A hypercall that arrives does so in microseconds; one that does not may loop for ever (KVM patches
 # an instruction that the host cannot execute, again and again).
 _PATIENCE_S = 0.2
+
+# These say nothing of an instruction: the next trial may end otherwise.
+_OF_THE_HOST = (errno.ENOMEM, errno.EIO)
 
 
 def delivered_hypercall(backend: Backend) -> FlipBy | None:
@@ -45,7 +49,9 @@ def _arrives(backend: Backend, instruction: FlipBy) -> bool:
             machine.deliver_hypercalls()
             machine.load((Flip(0x100, 1, private=False), Tick()), instruction)
             reason = machine.vcpu.run(timeout_s=_PATIENCE_S)
-        except HostError:
+        except HostError as error:
+            if isinstance(error, IoctlError) and error.errno in _OF_THE_HOST:
+                raise
             return False
         hypercall = machine.vcpu.state.hypercall
         return reason == Exit.HYPERCALL and hypercall.nr == uapi.KVM_HC_MAP_GPA_RANGE

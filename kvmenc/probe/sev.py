@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvmenc import uapi
+from kvmenc.call import call
 from kvmenc.errors import IoctlError, KvmencError, NotSupported, errno_name
 from kvmenc.probe.cpu import supported_leaf
 from kvmenc.probe.evidence import Evidence
@@ -113,8 +114,10 @@ def _status(backend: Backend, fd: int, source: str) -> tuple[str, str, str]:
     status = uapi.sev_user_data_status()
     command = uapi.sev_issue_cmd(cmd=uapi.SEV_PLATFORM_STATUS, data=ctypes.addressof(status))
     try:
-        backend.ioctl(fd, uapi.SEV_ISSUE_CMD, ctypes.addressof(command))
-    except OSError as error:
+        call(backend, fd, uapi.SEV_ISSUE_CMD, command)
+    except NotSupported:
+        return "ENOTTY", source, "this driver has no such command"
+    except IoctlError as error:
         says = f"firmware error {uapi.sev_ret_name(command.error)}"
         return errno_name(error.errno or 0), source, says
     es = ", ES configured" if status.flags & uapi.SEV_STATUS_FLAGS_CONFIG_ES else ""
