@@ -6,15 +6,29 @@ import sys
 
 import click
 
+from fakekvm.faults import BadFault
 from fakekvm.host import host_named, host_names
 from fakekvm.machine import Machine
 from fakekvm.scenario import ScenarioError, load
 from fakekvm.scripts import RandomWrites
-from fakekvm.supervisor import Unavailable, run
+from fakekvm.supervisor import Over, Unavailable, is_something, run
 
 __all__ = ["main"]
 
+#: The ABI that the encryption bitmap was reviewed with on qemu-devel.
+_LAID_OVER = "sev-v2-2019"
 _CANNOT, _BAD_INPUT, _INTERRUPTED = 3, 4, 130
+
+
+def _port(_ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    try:
+        port = None if value is None else int(value, 0)
+    except ValueError:
+        port = -1
+    if port is not None and not 0 <= port < 1 << 16:
+        msg = f"{value!r} is no I/O port; expected 0 to 0xffff, such as 0x99"
+        raise click.BadParameter(msg, param=param)
+    return port
 
 
 @click.group()
@@ -36,31 +50,71 @@ def main() -> None:
     help="What the guests do, and on which machine: a file, or the name of one that comes with"
     " fakekvm. Without it each KVM_RUN writes some pages, then halts.",
 )
+@click.option(
+    "--over",
+    is_flag=True,
+    help="Lay the fake over this machine's /dev/kvm: it answers the encryption bitmap's ioctls, SEV"
+    f" commands and /dev/sev of the host ({_LAID_OVER} if not given), and no other.",
+)
+@click.option(
+    "--flip-port",
+    callback=_port,
+    metavar="PORT",
+    help="With --over: look at each KVM_RUN for a guest's announcement of private or shared pages:"
+    " KVM_HC_MAP_GPA_RANGE, or a write to PORT with its arguments in rbx, rcx and rdx.",
+)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def run_command(host: str | None, scenario: str | None, command: tuple[str, ...]) -> None:
+def run_command(
+    host: str | None,
+    scenario: str | None,
+    over: bool,
+    flip_port: int | None,
+    command: tuple[str, ...],
+) -> None:
     """Run COMMAND with a /dev/kvm (and /dev/sev, if the host has it) that the fake answers.
 
     Any program will do, and what it starts too. KVM_RUN runs a scripted guest, never the program's
-    code. Exits with the program's status; 128 + N if signal N ended it; 3 if this machine cannot
-    do it; 4 if the scenario is wrong. Ioctls that the fake does not know are listed at the end.
+    code, but with --over, where it is the machine's. Exits with the program's status; 128 + N if
+    signal N ended it; 3 if this machine cannot do it; 4 if the scenario is wrong. Ioctls that the
+    fake does not know are listed at the end.
     """
+    if over and scenario is not None:
+        raise click.UsageError("--scenario has guests that cannot run over a real KVM (--over).")
+    if flip_port is not None and not over:
+        raise click.UsageError("--flip-port needs --over: guests of the fake flip by their script.")
     try:
+        if over:
+            laid = _over(host or _LAID_OVER, flip_port)
+            sys.exit(run(command, laid.machine, _say, laid))
         sys.exit(run(command, _machine(host, scenario), _say))
     except Unavailable as error:
         _say(str(error))
         sys.exit(_CANNOT)
-    except ScenarioError as error:
+    except (ScenarioError, BadFault) as error:
         _say(str(error))
         sys.exit(_BAD_INPUT)
     except KeyboardInterrupt:  # before the program was there
         sys.exit(_INTERRUPTED)
 
 
+def _over(name: str, flip_port: int | None) -> Over:
+    host = host_named(name)
+    if not is_something(host):
+        raise click.UsageError(
+            f"The host {name} has neither an encryption bitmap nor SEV: there is nothing of it to"
+            f" lay over a real KVM. Try {_LAID_OVER}."
+        )
+    if flip_port is not None and host.enc_revision is None:
+        raise click.UsageError(f"--flip-port: the host {name} has no bitmap that would tell flips.")
+    return Over(host, flip_port, _say)
+
+
 def _machine(host: str | None, scenario: str | None) -> Machine:
     if scenario is None:
         return Machine(host_named(host or "mainline"), RandomWrites())
     loaded = load(scenario)
-    return Machine(host_named(host) if host else loaded.host, loaded)
+    chosen = host_named(host) if host else loaded.host
+    return Machine(chosen, loaded, loaded.faults, loaded.seed)
 
 
 def _say(text: str) -> None:

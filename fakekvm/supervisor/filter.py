@@ -10,7 +10,10 @@ seccomp_data; include/uapi/linux/filter.h.
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 __all__ = ["Nr", "program"]
 
@@ -78,7 +81,16 @@ def _argument_offset(index: int) -> int:
     return 16 + 8 * index
 
 
-_LINES = (
+_LOAD_REQUEST = _Line(_LOAD, _argument_offset(1), label="ioctl")
+_ANY_OF_KVM = (_LOAD_REQUEST, _Line(_AND, 0xFF00), _Line(_IF_EQUAL, _KVM_TYPE << 8, true="notify"))
+
+
+def _only(requests: Collection[int]) -> tuple[_Line, ...]:
+    exact = (_Line(_IF_EQUAL, request, true="notify") for request in requests)
+    return (_LOAD_REQUEST, *exact, _Line(_AND, 0xFF00))
+
+
+_HEAD = (
     _Line(_LOAD, _ARCH_OFFSET),
     _Line(_IF_EQUAL, _AUDIT_ARCH_X86_64, false="allow"),
     _Line(_LOAD, _NR_OFFSET),
@@ -86,9 +98,8 @@ _LINES = (
     _Line(_IF_EQUAL, Nr.IOCTL, true="ioctl"),
     _Line(_IF_EQUAL, Nr.NEWFSTATAT, true="newfstatat"),
     _Line(_IF_EQUAL, Nr.STATX, true="statx", false="allow"),
-    _Line(_LOAD, _argument_offset(1), label="ioctl"),
-    _Line(_AND, 0xFF00),
-    _Line(_IF_EQUAL, _KVM_TYPE << 8, true="notify"),
+)
+_TAIL = (
     _Line(_IF_EQUAL, _SEV_TYPE << 8, true="notify", false="allow"),
     # With this flag they are fstat(), which is called often and names no file.
     _Line(_LOAD, _argument_offset(3), label="newfstatat"),
@@ -100,14 +111,19 @@ _LINES = (
 )
 
 
-def program() -> bytes:
-    """The filter: an array of struct sock_filter."""
-    places = {line.label: number for number, line in enumerate(_LINES) if line.label}
+def program(kvm_requests: Collection[int] | None = None) -> bytes:
+    """The filter: an array of struct sock_filter.
+
+    Args:
+        kvm_requests: the numbers of KVM's ioctls that are asked about; None: all.
+    """
+    lines = _HEAD + (_ANY_OF_KVM if kvm_requests is None else _only(kvm_requests)) + _TAIL
+    places = {line.label: number for number, line in enumerate(lines) if line.label}
 
     def jump(label: str, number: int) -> int:
         return places[label] - number - 1 if label else 0
 
     return b"".join(
         _INSTRUCTION.pack(line.code, jump(line.true, number), jump(line.false, number), line.k)
-        for number, line in enumerate(_LINES)
+        for number, line in enumerate(lines)
     )

@@ -10,13 +10,14 @@ import shutil
 import signal
 import socket
 import struct
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from fakekvm.supervisor.notify import install_filter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = ["Launched", "Unavailable", "launch"]
 
@@ -51,8 +52,12 @@ class Launched(NamedTuple):
         return int(_ERRNO.unpack(told)[0]) if told else 0
 
 
-def launch(command: Sequence[str]) -> Launched:
+def launch(command: Sequence[str], filter_: bytes) -> Launched:
     """Start a program; from now on orphans of ours come to us.
+
+    Args:
+        command: it, and its arguments.
+        filter_: which of its system calls come to us.
 
     Raises:
         Unavailable: the kernel cannot do it, or does not let us.
@@ -67,7 +72,7 @@ def launch(command: Sequence[str]) -> Launched:
     parent = os.getpid()
     pid = os.fork()
     if pid == 0:
-        _become(path, command, theirs, parent)
+        _become(partial(os.execv, path, list(command)), filter_, theirs, parent)
     theirs.close()
     try:
         return Launched(pid, _listener(ours, pid), ours)
@@ -113,7 +118,9 @@ def _why(number: int) -> str:
     )
 
 
-def _become(path: str, command: Sequence[str], line: socket.socket, parent: int) -> NoReturn:
+def _become(
+    execute: Callable[[], NoReturn], filter_: bytes, line: socket.socket, parent: int
+) -> NoReturn:
     """In the child. Once the filter is there nothing may be opened or imported before exec."""
     try:
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # ignored by Python only
@@ -121,17 +128,17 @@ def _become(path: str, command: Sequence[str], line: socket.socket, parent: int)
         # Without us it could not go on: its /dev/kvm is gone, as in a crash of the machine.
         _libc.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)
         if os.getppid() == parent:
-            _hand_over(line)
+            _hand_over(line, filter_)
             if line.recv(1):
-                os.execv(path, list(command))
+                execute()
     except OSError as error:
         line.send(_ERRNO.pack(error.errno or 0))
     finally:
         os._exit(_FAILED)
 
 
-def _hand_over(line: socket.socket) -> None:
-    listener = install_filter()
+def _hand_over(line: socket.socket, filter_: bytes) -> None:
+    listener = install_filter(filter_)
     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", listener))
     line.sendmsg([_ERRNO.pack(0)], [rights])
     os.close(listener)

@@ -19,7 +19,6 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from fakekvm.errors import oserror
-from fakekvm.supervisor.filter import program
 
 __all__ = ["Listener", "Notification", "install_filter"]
 
@@ -55,17 +54,19 @@ class _Program(ctypes.Structure):
     _fields_ = (("len", ctypes.c_ushort), ("filter", ctypes.c_void_p))
 
 
-def install_filter() -> int:
+def install_filter(code: bytes) -> int:
     """Filter this process and what it will start; returns the listener's descriptor.
 
     Only for a child that goes on to exec: from here on it waits for an answer at every file that
     it opens.
 
+    Args:
+        code: the filter.
+
     Raises:
         OSError: what the kernel fails with: EINVAL, ENOSYS: it is too old, or built without;
             EBUSY: such a filter is there already.
     """
-    code = program()
     buffer = ctypes.create_string_buffer(code, len(code))
     filter_ = _Program(len(code) // 8, ctypes.addressof(buffer))
     _checked(_libc.prctl(_PR_SET_NO_NEW_PRIVS, *map(ctypes.c_ulong, (1, 0, 0, 0))))

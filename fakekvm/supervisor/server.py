@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from fakekvm.calls import Caller
 from fakekvm.decode import KVM_CREATE_VM, KVM_RUN, U32
+from fakekvm.machine import KVM_PATH, SEV_PATH
 from fakekvm.sevdecode import KVM_MEMORY_ENCRYPT_OP, SEV_ISSUE_CMD
 from fakekvm.supervisor.files import Files
 from fakekvm.supervisor.filter import Nr
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from fakekvm.calls import File
     from fakekvm.machine import Machine
     from fakekvm.supervisor.notify import Listener, Notification
+    from fakekvm.supervisor.over import Over
+    from fakekvm.supervisor.tasks import Task
 
 __all__ = ["Server"]
 
@@ -39,12 +42,21 @@ class Server:
         listener: where the calls arrive.
         machine: what answers.
         say: tells people of a mistake in the fake itself.
+        over: if the machine is laid over a real one: what of it is answered.
     """
 
-    def __init__(self, listener: Listener, machine: Machine, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        listener: Listener,
+        machine: Machine,
+        say: Callable[[str], None],
+        over: Over | None = None,
+    ) -> None:
         self._listener = listener
         self._machine = machine
         self._say = say
+        self._over = over
+        self._devices = over.devices if over else frozenset((KVM_PATH, SEV_PATH))
         self._files = Files()
         self._tasks = Tasks(self._files)
         self._lanes = Lanes()
@@ -62,6 +74,7 @@ class Server:
         if call.nr == Nr.IOCTL:
             self._ioctl(call)
         elif call.nr in (Nr.EXECVE, Nr.EXECVEAT):
+            self._sweep()
             self._tasks.executes(call.tid)
             self._listener.let_pass(call)
         else:
@@ -72,30 +85,38 @@ class Server:
             asked = asked_by(call)
         except OSError:
             asked = None  # the kernel will find the same, and say it as it is to be said
-        if asked is None or not self._listener.is_waiting(call):
+        is_ours = asked is not None and asked.device in self._devices
+        if asked is None or not is_ours or not self._listener.is_waiting(call):
             self._listener.let_pass(call)
             return
         self._sweep()
         self._answer(call, asked.flags, asked.answer, self._machine)
 
     def _ioctl(self, call: Notification) -> None:
+        request = call.arg1 & U32
+        if request in _SWEPT_BEFORE:
+            self._sweep()
         try:
-            task, file = self._tasks.locate(call.tid, call.arg0 & U32)
+            task, file = self._find(call)
         except OSError:  # no such descriptor, or a process that may not be looked into
             self._listener.let_pass(call)
             return
         if file is None:
             self._listener.let_pass(call)
             return
-        request = call.arg1 & U32
-        if request in _SWEPT_BEFORE:
-            self._sweep()
         if request not in _LASTING and self._lanes.is_free(file):
             self._carry_out(call, file, task.process.caller)
             return
         watch = SignalWatch(task, partial(self._listener.is_waiting, call))
         caller = Caller(task.process, watch.is_signalled)
         self._lanes.add(file, partial(self._carry_out, call, file, caller))
+
+    def _find(self, call: Notification) -> tuple[Task, File | None]:
+        """Who asks, and the file that answers; None: none of the fake's."""
+        task, file = self._tasks.locate(call.tid, call.arg0 & U32)
+        if file is None and self._over is not None:
+            file = self._over.file_of(call, task)
+        return task, file
 
     def _carry_out(self, call: Notification, file: File, caller: Caller) -> None:
         arguments = (file, call.arg1 & U32, call.arg2, caller)
@@ -130,5 +151,6 @@ class Server:
 
     def _sweep(self) -> None:
         """Close what nobody holds: done before somebody could tell the difference."""
-        for file in self._files.sweep():
+        over = self._over.sweep() if self._over else []
+        for file in (*self._files.sweep(), *over):
             self._lanes.end(file)

@@ -11,6 +11,7 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from fakekvm.supervisor.filter import program
 from fakekvm.supervisor.launch import Unavailable, launch
 from fakekvm.supervisor.notify import Listener
 from fakekvm.supervisor.server import Server
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from fakekvm.machine import Machine
+    from fakekvm.supervisor.over import Over
 
 __all__ = ["Unavailable", "run"]
 
@@ -28,7 +30,12 @@ _PASSED_ON = (signal.SIGTERM, signal.SIGHUP)
 _SWITCH_S = 1e-4  # how long a running guest keeps other calls waiting for the interpreter
 
 
-def run(command: Sequence[str], machine: Machine, say: Callable[[str], None]) -> int:
+def run(
+    command: Sequence[str],
+    machine: Machine,
+    say: Callable[[str], None],
+    over: Over | None = None,
+) -> int:
     """Run a command to its end, and to that of all processes that came of it.
 
     For a process that does nothing else: it waits for all its children and changes its signals.
@@ -37,6 +44,7 @@ def run(command: Sequence[str], machine: Machine, say: Callable[[str], None]) ->
         command: the program and its arguments.
         machine: answers for /dev/kvm and /dev/sev.
         say: prints a message for people.
+        over: if the machine is laid over a real /dev/kvm: how.
 
     Returns:
         The command's exit status, or 128 and the number of the signal that ended it; 126 or 127 if
@@ -45,25 +53,29 @@ def run(command: Sequence[str], machine: Machine, say: Callable[[str], None]) ->
     Raises:
         Unavailable: this machine's kernel has no seccomp user notification, or forbids it.
     """
-    say(f"KVM_RUN runs a scripted guest, never the program's code: {machine.scripts.about}")
+    say(over.about if over else _about(machine))
     try:
-        launched = launch(command)
+        launched = launch(command, program(over.requests if over else None))
     except (FileNotFoundError, PermissionError) as error:
         say(f"{error.filename}: {error.strerror}")
         return _NOT_FOUND if isinstance(error, FileNotFoundError) else _NOT_EXECUTABLE
     _prepare(launched.pid)
     reaper = _Reaper(launched.pid)
     listener = Listener(launched.listener)
-    Server(listener, machine, say).serve()
+    Server(listener, machine, say, over).serve()
     status = reaper.status()
     listener.close()
     number = launched.exec_errno()
     if number:
         say(f"{command[0]}: {os.strerror(number)}")
         return _NOT_EXECUTABLE
-    for line in _unknown_lines(machine.unknown):
+    for line in [*_unknown_lines(machine.unknown), *machine.faults.lines()]:
         say(line)
     return status
+
+
+def _about(machine: Machine) -> str:
+    return f"KVM_RUN runs a scripted guest, never the program's code: {machine.scripts.about}"
 
 
 def _prepare(pid: int) -> None:

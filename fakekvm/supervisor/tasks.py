@@ -76,11 +76,13 @@ class Task:
     """A thread.
 
     Attributes:
+        tid: its number.
         folder: its directory in /proc, which shows nothing once it is gone, whoever has its number.
         process: that it is a thread of.
     """
 
-    def __init__(self, folder: int, process: Process) -> None:
+    def __init__(self, tid: int, folder: int, process: Process) -> None:
+        self.tid = tid
         self.folder = folder
         self.process = process
 
@@ -139,7 +141,7 @@ class Tasks:
         old = self._tasks.pop(tid, None)
         if old is not None:
             os.close(old.folder)
-        task = self._tasks[tid] = Task(folder, process)
+        task = self._tasks[tid] = Task(tid, folder, process)
         return task
 
     def _prune(self) -> None:

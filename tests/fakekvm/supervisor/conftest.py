@@ -107,18 +107,19 @@ def _on_this_machine() -> None:
 
 @pytest.fixture(scope="session")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
-    """Builds vmm.c, once for each set of flags."""
+    """Builds a program of ours, once for each set of flags."""
     built: dict[tuple[str, ...], Path] = {}
     folder = tmp_path_factory.mktemp("vmm")
     compiler = shutil.which(os.environ.get("CC", "cc"))
 
-    def build_one(*flags: str) -> str:
+    def build_one(*flags: str, source: str = "vmm.c") -> str:
         need(compiler is not None, "no C compiler", "KVMENC_REQUIRE_HEADERS")
-        if flags not in built:
+        key = (source, *flags)
+        if key not in built:
             program = folder / f"vmm{len(built)}"
             words = [compiler, "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", *flags]
             made = subprocess.run(
-                [*map(str, words), "-o", program, PROGRAMS / "vmm.c"],
+                [*map(str, words), "-o", program, PROGRAMS / source],
                 capture_output=True,
                 text=True,
                 check=False,
@@ -126,8 +127,8 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
             no_libc_a = "-static" in flags and "cannot find -l" in made.stderr
             need(not no_libc_a, "no static C library", "KVMENC_REQUIRE_HEADERS")
             assert made.returncode == 0, made.stderr
-            built[flags] = program
-        return str(built[flags])
+            built[key] = program
+        return str(built[key])
 
     return build_one
 

@@ -13,9 +13,9 @@ ALLOW, NOTIFY = 0x7FFF0000, 0x7FC00000
 AT_EMPTY_PATH = 0x1000
 
 
-def decision(nr: int, *args: int, arch: int = X86_64) -> int:
+def decision(nr: int, *args: int, arch: int = X86_64, kvm_requests: list[int] | None = None) -> int:
     data = struct.pack("<iIQ6Q", nr, arch, 0, *args, *[0] * (6 - len(args)))
-    lines = list(struct.iter_unpack("<HBBI", program()))
+    lines = list(struct.iter_unpack("<HBBI", program(kvm_requests)))
     accumulator = at = 0
     while True:
         code, true, false, k = lines[at]
@@ -65,6 +65,25 @@ def test_others_are_not(nr: int) -> None:
 )
 def test_of_ioctls_those_of_kvm_and_sev(request_: int, expected: int) -> None:
     assert decision(IOCTL, 0xAE00, request_, 0xAE00) == expected
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        (0xAE01, NOTIFY),
+        (0x4018AEC2, NOTIFY),
+        (0xFFFFFFFF_4018AEC2, NOTIFY),
+        (0x4018AEC3, ALLOW),
+        (0xAE80, ALLOW),
+        (0xC0105300, NOTIFY),
+        (0x5401, ALLOW),
+    ],
+)
+def test_over_a_real_kvm_only_of_some_of_its_ioctls(request_: int, expected: int) -> None:
+    requests = [0xAE01, 0x4018AEC2]
+    assert decision(IOCTL, 3, request_, kvm_requests=requests) == expected
+    assert decision(EXECVE, kvm_requests=requests) == NOTIFY
+    assert decision(READ, 3, request_, kvm_requests=requests) == ALLOW
 
 
 def test_fstat_by_its_newer_names_is_let_pass() -> None:
