@@ -9,6 +9,7 @@ import click
 from fakekvm.faults import BadFault
 from fakekvm.host import host_named, host_names
 from fakekvm.machine import Machine
+from fakekvm.record import command as record_command
 from fakekvm.scenario import ScenarioError, load
 from fakekvm.scripts import RandomWrites
 from fakekvm.supervisor import Over, Unavailable, is_something, run
@@ -120,6 +121,8 @@ def _machine(host: str | None, scenario: str | None) -> Machine:
 def _say(text: str) -> None:
     click.echo(f"fakekvm: {text}", err=True)
 
+
+main.add_command(record_command)
 
 if __name__ == "__main__":
     main()

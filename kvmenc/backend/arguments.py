@@ -83,6 +83,7 @@ class Shape:
         fds: members that are file descriptors.
         commands: what it points at, where that depends on a member.
         batch: it is the head of Hygon's list of commands, of these kinds.
+        secret: its bytes may be keys, or what a guest holds.
     """
 
     struct: type[ctypes.Structure | ctypes.c_uint64]
@@ -92,6 +93,7 @@ class Shape:
     fds: tuple[str, ...] = ()
     commands: Commands | None = None
     batch: Mapping[int, Shape | None] = field(default_factory=dict)
+    secret: bool = False
 
     @property
     def pointers(self) -> tuple[str, ...]:
@@ -174,6 +176,34 @@ _RECEIVE_UPDATE = Shape(
 )
 
 
+_LAUNCH_SECRET = Shape(
+    struct=uapi.kvm_sev_launch_secret,
+    pointed=(_blob("hdr", Way.IN), _blob("trans", Way.IN, secret=True)),
+    addresses=("guest_uaddr",),
+)
+# What is left of the range comes back; the pages themselves are the guest's from then on.
+_SNP_LAUNCH_UPDATE = Shape(
+    struct=uapi.kvm_sev_snp_launch_update,
+    way=Way.BOTH,
+    pointed=(_blob("", Way.IN, secret=True),),
+)
+_SNP_LAUNCH_FINISH = Shape(
+    struct=uapi.kvm_sev_snp_launch_finish,
+    pointed=(
+        Pointed(
+            member="id_block_uaddr",
+            way=Way.IN,
+            nbytes=lambda _struct, _slots: uapi.KVM_SEV_SNP_ID_BLOCK_SIZE,
+        ),
+        Pointed(
+            member="id_auth_uaddr",
+            way=Way.IN,
+            nbytes=lambda _struct, _slots: uapi.KVM_SEV_SNP_ID_AUTH_SIZE,
+        ),
+    ),
+)
+
+
 def _debug(followed: str, left: str, way: Way) -> Shape:
     plain = Pointed(member=followed, way=way, nbytes=_member("len"), secret=True)
     return Shape(struct=uapi.kvm_sev_dbg, pointed=(plain,), addresses=(left,))
@@ -190,6 +220,13 @@ _ONE_COMMAND: Mapping[int, Shape | None] = MappingProxyType(
             struct=uapi.kvm_sev_launch_update_data, pointed=(_blob("", Way.IN, secret=True),)
         ),
         uapi.KVM_SEV_LAUNCH_UPDATE_VMSA: None,
+        uapi.KVM_SEV_LAUNCH_SECRET: _LAUNCH_SECRET,
+        uapi.KVM_SEV_GET_ATTESTATION_REPORT: Shape(
+            struct=uapi.kvm_sev_attestation_report, way=Way.BOTH, pointed=(_blob("", Way.OUT),)
+        ),
+        uapi.KVM_SEV_SNP_LAUNCH_START: Shape(struct=uapi.kvm_sev_snp_launch_start),
+        uapi.KVM_SEV_SNP_LAUNCH_UPDATE: _SNP_LAUNCH_UPDATE,
+        uapi.KVM_SEV_SNP_LAUNCH_FINISH: _SNP_LAUNCH_FINISH,
         uapi.KVM_SEV_LAUNCH_MEASURE: Shape(
             struct=uapi.kvm_sev_launch_measure, way=Way.BOTH, pointed=(_blob("", Way.OUT),)
         ),
@@ -222,6 +259,12 @@ _SEV_CMD = Shape(
     fds=("sev_fd",),
     commands=Commands(member="data", selector="id", shapes=_SEV_COMMANDS),
 )
+
+
+def _certificate(address: str, length: str, way: Way) -> Pointed:
+    return Pointed(member=address, way=way, nbytes=_member(length))
+
+
 _PLATFORM_CMD = Shape(
     struct=uapi.sev_issue_cmd,
     way=Way.BOTH,
@@ -233,6 +276,32 @@ _PLATFORM_CMD = Shape(
             uapi.SEV_FACTORY_RESET: None,
             uapi.SEV_PEK_GEN: None,
             uapi.SEV_PDH_GEN: None,
+            uapi.SEV_PEK_CSR: Shape(
+                struct=uapi.sev_user_data_pek_csr,
+                way=Way.BOTH,
+                pointed=(_certificate("address", "length", Way.OUT),),
+            ),
+            uapi.SEV_PEK_CERT_IMPORT: Shape(
+                struct=uapi.sev_user_data_pek_cert_import,
+                pointed=(
+                    _certificate("pek_cert_address", "pek_cert_len", Way.IN),
+                    _certificate("oca_cert_address", "oca_cert_len", Way.IN),
+                ),
+            ),
+            uapi.SEV_PDH_CERT_EXPORT: Shape(
+                struct=uapi.sev_user_data_pdh_cert_export,
+                way=Way.BOTH,
+                pointed=(
+                    _certificate("pdh_cert_address", "pdh_cert_len", Way.OUT),
+                    _certificate("cert_chain_address", "cert_chain_len", Way.OUT),
+                ),
+            ),
+            uapi.SEV_GET_ID: Shape(struct=uapi.sev_user_data_get_id, way=Way.OUT),
+            uapi.SEV_GET_ID2: Shape(
+                struct=uapi.sev_user_data_get_id2,
+                way=Way.BOTH,
+                pointed=(_certificate("address", "length", Way.OUT),),
+            ),
         },
     ),
 )
@@ -342,9 +411,12 @@ def argument_of(request: int) -> Argument:
 
 
 def _by_number(request: int) -> Shape | None:
-    """A struct of bytes, as large as the number says, that may go both ways."""
+    """A struct of bytes, as large as the number says, that may go both ways, and hold anything.
+
+    A vCPU's vector registers, which hold keys, are such.
+    """
     size = Ioctl(request, "", None).size
     if size == 0:
         return None
     layout = type("argument", (ctypes.Structure,), {"_fields_": [("bytes", ctypes.c_uint8 * size)]})
-    return Shape(struct=layout, way=Way.BOTH)
+    return Shape(struct=layout, way=Way.BOTH, secret=True)

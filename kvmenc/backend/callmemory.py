@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import hashlib
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -68,101 +67,109 @@ class Part:
     followed: bool = True
 
 
-def read(address: int, nbytes: int) -> bytes | None:
-    """Bytes of this process; None: not all of them are mapped.
+def read(pid: int, address: int, nbytes: int) -> bytes | None:
+    """Bytes of a process; None: not all of them are mapped.
 
     Raises:
-        HostError: a process may not do that here.
+        HostError: it may not be read here.
+        ProcessLookupError: it has ended.
     """
     try:
-        return read_bytes(os.getpid(), address, nbytes)
+        return read_bytes(pid, address, nbytes)
     except OSError as error:
         _only_unmapped(error)
         return None
 
 
-def parts_of(shape: Shape, address: int, slots: Slots) -> Iterator[Part]:
+def parts_of(pid: int, shape: Shape, address: int, slots: Slots) -> Iterator[Part]:
     """A struct and all that it leads to, by what is in memory now.
 
     Args:
+        pid: the process whose memory it is.
         shape: of the struct.
         address: where it is; 0: nowhere.
         slots: the VM's memslots.
     """
     if address:
-        yield from _struct("arg", shape, address, slots)
+        yield from _Walk(pid, slots).struct("arg", shape, address)
 
 
-def _struct(name: str, shape: Shape, address: int, slots: Slots) -> Iterator[Part]:
-    size = ctypes.sizeof(shape.struct)
-    data = read(address, size)
-    if data is None:
-        yield Part(name, address, size, shape.way, shape)
-        return
-    struct: Any = shape.struct.from_buffer_copy(data)
-    followed = shape.commands is None or (
-        getattr(struct, shape.commands.selector) in shape.commands.shapes
-    )
-    yield Part(name, address, size, shape.way, shape, followed=followed)
-    for pointed in shape.pointed:
-        yield from _pointed(name, pointed, struct, address + size, slots)
-    if shape.commands and followed:
-        yield from _command(f"{name}.{shape.commands.member}", shape, struct, slots)
-    if shape.batch:
-        yield from _batch(name, shape, struct, slots)
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """From a struct to all that it leads to, in one process's memory."""
 
+    pid: int
+    slots: Slots
 
-def _pointed(
-    name: str,
-    pointed: Pointed,
-    struct: Any,  # noqa: ANN401
-    after: int,
-    slots: Slots,
-) -> Iterator[Part]:
-    address = getattr(struct, pointed.member) if pointed.member else after
-    nbytes = pointed.nbytes(struct, slots)
-    if address and nbytes:
-        name = f"{name}.{pointed.member or 'entries'}"
-        flags = (pointed.secret, pointed.compared)
-        yield Part(name, address, nbytes, pointed.way, None, *flags)
-
-
-def _command(name: str, shape: Shape, struct: Any, slots: Slots) -> Iterator[Part]:  # noqa: ANN401
-    assert shape.commands is not None
-    inner = shape.commands.shapes[getattr(struct, shape.commands.selector)]
-    address = getattr(struct, shape.commands.member)
-    if inner and address:
-        yield from _struct(name, inner, address, slots)
-
-
-def _batch(name: str, shape: Shape, struct: Any, slots: Slots) -> Iterator[Part]:  # noqa: ANN401
-    """Each node's command, as far as the list can be read."""
-    inner = shape.batch.get(struct.command_id)
-    address = struct.csv_batch_list_uaddr
-    for number in range(_MAX_NODES):
-        data = read(address, ctypes.sizeof(uapi.kvm_csv_batch_list_node)) if address else None
-        if data is None or inner is None:
+    def struct(self, name: str, shape: Shape, address: int) -> Iterator[Part]:
+        size = ctypes.sizeof(shape.struct)
+        data = read(self.pid, address, size)
+        if data is None:
+            yield Part(name, address, size, shape.way, shape, shape.secret)
             return
-        node = uapi.kvm_csv_batch_list_node.from_buffer_copy(data)
-        yield from _struct(f"{name}.node{number}", inner, node.cmd_data_addr, slots)
-        address = node.next_cmd_addr
+        struct: Any = shape.struct.from_buffer_copy(data)
+        followed = shape.commands is None or (
+            getattr(struct, shape.commands.selector) in shape.commands.shapes
+        )
+        yield Part(name, address, size, shape.way, shape, shape.secret, followed=followed)
+        for pointed in shape.pointed:
+            yield from self._pointed(name, pointed, struct, address + size)
+        if shape.commands and followed:
+            yield from self._command(f"{name}.{shape.commands.member}", shape, struct)
+        if shape.batch:
+            yield from self._batch(name, shape, struct)
+
+    def _pointed(
+        self,
+        name: str,
+        pointed: Pointed,
+        struct: Any,  # noqa: ANN401
+        after: int,
+    ) -> Iterator[Part]:
+        address = getattr(struct, pointed.member) if pointed.member else after
+        nbytes = pointed.nbytes(struct, self.slots)
+        if address and nbytes:
+            name = f"{name}.{pointed.member or 'entries'}"
+            flags = (pointed.secret, pointed.compared)
+            yield Part(name, address, nbytes, pointed.way, None, *flags)
+
+    def _command(self, name: str, shape: Shape, struct: Any) -> Iterator[Part]:  # noqa: ANN401
+        assert shape.commands is not None
+        inner = shape.commands.shapes[getattr(struct, shape.commands.selector)]
+        address = getattr(struct, shape.commands.member)
+        if inner and address:
+            yield from self.struct(name, inner, address)
+
+    def _batch(self, name: str, shape: Shape, struct: Any) -> Iterator[Part]:  # noqa: ANN401
+        """Each node's command, as far as the list can be read."""
+        inner = shape.batch.get(struct.command_id)
+        address = struct.csv_batch_list_uaddr
+        size = ctypes.sizeof(uapi.kvm_csv_batch_list_node)
+        for number in range(_MAX_NODES):
+            data = read(self.pid, address, size) if address else None
+            if data is None or inner is None:
+                return
+            node = uapi.kvm_csv_batch_list_node.from_buffer_copy(data)
+            yield from self.struct(f"{name}.node{number}", inner, node.cmd_data_addr)
+            address = node.next_cmd_addr
 
 
-def read_part(part: Part, fds: Mapping[int, int], *, contents: bool) -> Piece:
+def read_part(pid: int, part: Part, fds: Mapping[int, int], *, contents: bool) -> Piece:
     """What is in memory there, as it is kept.
 
     Args:
+        pid: the process.
         part: what to read.
         fds: symbols of file descriptors.
         contents: secrets too are kept as they are.
     """
-    data = read(part.address, part.nbytes) if part.nbytes <= MAX_PIECE_BYTES else None
+    data = read(pid, part.address, part.nbytes) if part.nbytes <= MAX_PIECE_BYTES else None
     if data is None:
         return Piece(nbytes=part.nbytes)
-    if part.shape:
-        return Piece(nbytes=part.nbytes, data=_symbols(part.shape, data, fds))
     if part.secret and not contents:
         return Piece(nbytes=part.nbytes, digests=_digests_of(data))
+    if part.shape:
+        return Piece(nbytes=part.nbytes, data=_symbols(part.shape, data, fds))
     return Piece(nbytes=part.nbytes, data=data)
 
 
@@ -197,10 +204,10 @@ def with_symbols_of(shape: Shape, data: bytes, caller: bytes) -> bytes:
     return bytes(struct)
 
 
-def write(address: int, data: bytes) -> bool:
-    """Write to this process's memory; False: it is not mapped."""
+def write(pid: int, address: int, data: bytes) -> bool:
+    """Write to a process's memory; False: it is not mapped."""
     try:
-        write_bytes(os.getpid(), address, data)
+        write_bytes(pid, address, data)
     except OSError as error:
         _only_unmapped(error)
         return False
@@ -208,7 +215,11 @@ def write(address: int, data: bytes) -> bool:
 
 
 def _only_unmapped(error: OSError) -> None:
+    if error.errno == errno.ESRCH:
+        raise error
     if error.errno not in _UNMAPPED:
         name = errno_name(error.errno or 0)
-        msg = f"process_vm_readv of this process itself fails: {name}: a sandbox that forbids it?"
-        raise HostError(msg) from error
+        raise HostError(
+            f"process_vm_readv of a process of ours fails: {name}: is there a sandbox that forbids"
+            " it, or a program that may not be read?"
+        ) from error

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from kvmenc.backend.fake import FakeBackend
+from kvmenc.backend.local import LocalBackend
 from kvmenc.backend.machine import read_machine, write_machine
 from kvmenc.backend.recording import RecordingBackend
 from kvmenc.backend.replay import ReplayBackend
@@ -70,7 +71,7 @@ def seen(backend: Backend, what: str, read: Callable[[], float]) -> float:
     For what a program sees besides its calls, and that decides which calls it makes: a clock, or
     how far another thread is.
     """
-    if isinstance(backend, RecordingBackend | ReplayBackend):
+    if isinstance(backend, RecordingBackend | ReplayBackend | LocalBackend):
         value = backend.seen(what, read)
         return 0 if isinstance(value, bytes) else value
     return read()
@@ -78,7 +79,7 @@ def seen(backend: Backend, what: str, read: Callable[[], float]) -> float:
 
 def seen_bytes(backend: Backend, what: str, read: Callable[[], bytes]) -> bytes:
     """The same for bytes."""
-    if isinstance(backend, RecordingBackend | ReplayBackend):
+    if isinstance(backend, RecordingBackend | ReplayBackend | LocalBackend):
         value = backend.seen(what, read)
         return value if isinstance(value, bytes) else b""
     return read()

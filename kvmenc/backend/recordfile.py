@@ -29,6 +29,7 @@ from kvmenc.backend.recordmodel import (
     Ioctled,
     Mapped,
     Opened,
+    Ran,
     Recording,
     Seen,
 )
@@ -50,6 +51,8 @@ MAX_CALLS = 400_000
 MAX_OBJECTS, MAX_LINE_OBJECTS = 2_000_000, 20_000
 _MAX_HEADER_BYTES = 2**20
 _STEP_BYTES = 2**20
+#: What the packer holds back, and the last line.
+_ROOM_BYTES = 2**20
 _GZIP = 31  # zlib's window bits for a gzip header
 
 
@@ -67,26 +70,50 @@ class Writer:
 
     Args:
         header: its first line.
+        cut: what is more than a reader accepts is left out; else no file can be made.
+
+    Attributes:
+        calls: how many records it has.
+        left_out: how many it has not.
     """
 
-    def __init__(self, header: Header) -> None:
+    def __init__(self, header: Header, *, cut: bool = False) -> None:
         self._encoder = msgspec.json.Encoder()
         self._packer = zlib.compressobj(6, zlib.DEFLATED, _GZIP)
         self._packed = bytearray()
         self._text_bytes = 0
+        self._objects = 0
+        self._cut = cut
         self._saved = False
         self.calls = 0
-        self._add(header)
+        self.left_out = 0
+        self._add(self._encoder.encode(header) + b"\n")
 
     def add(self, call: Call) -> None:
         """Add the next record; nothing once the file was saved."""
-        if not self._saved:
-            self.calls += 1
-            self._add(call)
+        if self._saved:
+            return
+        line = self._encoder.encode(call) + b"\n"
+        if self._cut and (self.left_out or not self._has_room(line)):
+            self.left_out += 1
+            return
+        self.calls += 1
+        self._add(line)
 
-    def _add(self, record: Struct) -> None:
-        line = self._encoder.encode(record) + b"\n"
+    def _has_room(self, line: bytes) -> bool:
+        """Whether a reader will take it, and the end after it."""
+        objects = line.count(b"{")
+        return (
+            self.calls < MAX_CALLS
+            and self._text_bytes + len(line) < MAX_TEXT_BYTES - _ROOM_BYTES
+            and len(self._packed) + len(line) < MAX_FILE_BYTES - _ROOM_BYTES
+            and objects <= MAX_LINE_OBJECTS
+            and self._objects + objects < MAX_OBJECTS
+        )
+
+    def _add(self, line: bytes) -> None:
         self._text_bytes += len(line)
+        self._objects += line.count(b"{")
         if self.calls <= MAX_CALLS and self._text_bytes <= MAX_TEXT_BYTES:
             self._packed += self._packer.compress(line)
 
@@ -97,7 +124,7 @@ class Writer:
             RecordingError: it cannot be written, or is larger than a reader would accept.
         """
         self._saved = True
-        self._add(End(self.calls))
+        self._add(self._encoder.encode(End(self.calls, self.left_out)) + b"\n")
         packed = bytes(self._packed) + self._packer.flush()
         if self.calls > MAX_CALLS or self._text_bytes > MAX_TEXT_BYTES:
             size = f"{self.calls} calls in {self._text_bytes} bytes of text"
@@ -222,6 +249,8 @@ def _check(call: AnyCall) -> None:
             _check_changes(call.maps)
             for name, piece in (*call.before.items(), *call.after.items()):
                 _check_piece(name, piece)
+        case Ran():
+            _check_printable(*call.exits)
         case Closed():
             pass
 

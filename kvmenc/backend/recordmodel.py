@@ -22,6 +22,7 @@ __all__ = [
     "Mapped",
     "Opened",
     "Piece",
+    "Ran",
     "Recording",
     "Seen",
 ]
@@ -139,6 +140,18 @@ class Closed(Call, frozen=True, kw_only=True, tag="close"):
     fd: _Fd
 
 
+class Ran(Call, frozen=True, kw_only=True, tag="ran"):
+    """KVM_RUN of a vCPU that was counted only: how often it ended how.
+
+    Attributes:
+        fd: the vCPU.
+        exits: by ``KVM_EXIT_`` or errno.
+    """
+
+    fd: _Fd
+    exits: dict[_Name, _Count]
+
+
 class Seen(Call, frozen=True, kw_only=True, tag="seen"):
     """No call: what the program saw besides, and that decided what it called: a clock, a count."""
 
@@ -146,10 +159,16 @@ class Seen(Call, frozen=True, kw_only=True, tag="seen"):
     value: float | int | bytes
 
 
-class End(Struct, tag="end", tag_field="call", forbid_unknown_fields=True):
-    """The last line: how many calls there were."""
+class End(Struct, tag="end", tag_field="call", omit_defaults=True, forbid_unknown_fields=True):
+    """The last line.
+
+    Attributes:
+        calls: how many lines came before it, but for the header.
+        left_out: how many calls were made after these: the recording was full.
+    """
 
     calls: int
+    left_out: _Count = 0
 
 
 class Header(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -172,7 +191,7 @@ class Header(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     machine: dict[str, str] = {}
 
 
-AnyCall = Opened | Ioctled | Mapped | Closed | Seen
+AnyCall = Opened | Ioctled | Mapped | Closed | Ran | Seen
 
 
 class Recording(Struct, frozen=True):

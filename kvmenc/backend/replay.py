@@ -40,6 +40,7 @@ from kvmenc.backend.recordmodel import (
     Mapped,
     Opened,
     Piece,
+    Ran,
     Seen,
 )
 from kvmenc.backend.requests import in_words, listed, request_name
@@ -136,7 +137,7 @@ class ReplayBackend:
                 self._pass_over(symbol)
             call = self._take(symbol, Closed(fd=symbol))
             self._symbols.pop(fd, None)
-            self._slots.forget(fd)
+            self._slots.forget(symbol)
             if self._fds.pop(symbol, None) is not None:
                 os.close(fd)
             _raise_errno(call)
@@ -159,15 +160,15 @@ class ReplayBackend:
             symbol = self._symbols.get(fd, NO_FD)
             interrupted = request == uapi.KVM_RUN and self._runs_on(symbol)
             if not interrupted:
-                return self._ioctl(fd, symbol, request, arg)
+                return self._ioctl(symbol, request, arg)
         time.sleep(0.001)
         raise InterruptedError(errno.EINTR, os.strerror(errno.EINTR))
 
-    def _ioctl(self, fd: int, symbol: int, request: int, arg: int) -> int:
+    def _ioctl(self, symbol: int, request: int, arg: int) -> int:
         argument = argument_of(request)
         shape = argument.shape
-        parts = list(parts_of(shape, arg, self._slots.of(fd))) if shape else []
-        before = {it.name: read_part(it, self._symbols, contents=True) for it in parts}
+        parts = list(parts_of(os.getpid(), shape, arg, self._slots.of(symbol))) if shape else []
+        before = {it.name: read_part(os.getpid(), it, self._symbols, contents=True) for it in parts}
         asked = Ioctled(
             fd=symbol,
             request=int(request),
@@ -180,7 +181,7 @@ class ReplayBackend:
         self._write(call, {part.name: part for part in parts})
         self._change(call.maps)
         _raise_errno(call)
-        self._slots.learn(fd, request, arg)
+        self._slots.learn(os.getpid(), symbol, request, arg)
         return self._give(call.gives) if argument.gives_fd else call.result
 
     def seen(self, what: str, _read: Callable[[], float | bytes]) -> float | bytes:
@@ -245,13 +246,13 @@ class ReplayBackend:
             if part is None or part.nbytes != piece.nbytes or Way.OUT not in part.way:
                 self._diverge(f"{call.name} wrote {piece.nbytes} bytes of {name}: none here", None)
             data = self._bytes_of(piece, part)
-            if data is not None and not write(part.address, data):
+            if data is not None and not write(os.getpid(), part.address, data):
                 self._diverge(f"{call.name}: {name} cannot be written here", None)
 
     def _bytes_of(self, piece: Piece, part: Part) -> bytes | None:
         if piece.data is None:
             return self._secrets.filled(piece.digests, piece.nbytes) if piece.digests else None
-        own = read(part.address, part.nbytes) if part.shape else None
+        own = read(os.getpid(), part.address, part.nbytes) if part.shape else None
         return with_symbols_of(part.shape, piece.data, own) if part.shape and own else piece.data
 
     def _runs_on(self, symbol: int) -> bool:
@@ -275,7 +276,7 @@ def _lane_of(call: Call) -> _Lane:
             return _OPENS
         case Seen(what=what):
             return f"seen {what}"
-        case Ioctled(fd=fd) | Mapped(fd=fd) | Closed(fd=fd):
+        case Ioctled(fd=fd) | Mapped(fd=fd) | Closed(fd=fd) | Ran(fd=fd):
             return fd
     raise AssertionError(call)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kvmenc import uapi
 from kvmenc.backend.arguments import Shape, argument_of
-from kvmenc.backend.recordmodel import Closed, Ioctled, Mapped, Opened, Seen
+from kvmenc.backend.recordmodel import Closed, Ioctled, Mapped, Opened, Ran, Seen
 from kvmenc.uapi import Ioctl
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ def in_words(call: Call) -> str:
             return f"close(fd {fd})"
         case Mapped(fd=fd, length=length, offset=offset):
             return f"mmap(fd {fd}, {length} bytes from {offset})"
+        case Ran(fd=fd, exits=exits):
+            return f"KVM_RUN(fd {fd}), {sum(exits.values())} times"
         case Seen(what=what):
             return f"a look at {what}"
         case Ioctled():

@@ -1,4 +1,4 @@
-"""The ``--backend`` and ``--record`` options: whose KVM a command works on, and what is kept."""
+"""The options ``--backend`` and ``--record``: whose KVM a command works on, and what is kept."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kvmenc.backend import Backend
     from kvmenc.scratchrun import BackendName
 
-__all__ = ["Replay", "backend_option", "carried", "record_option"]
+__all__ = ["Record", "Replay", "backend_option", "carried", "record_options", "wished_record"]
 
 _REPLAY = "replay:"
 _METAVAR = "[local|fake|replay:FILE]"
@@ -26,6 +26,18 @@ class Replay(NamedTuple):
     """The answers of a recording."""
 
     file: Path
+
+
+class Record(NamedTuple):
+    """A recording to be made.
+
+    Attributes:
+        file: where it goes.
+        contents: with secrets and what guests hold as they are.
+    """
+
+    file: Path
+    contents: bool
 
 
 class _Choice(click.ParamType):  # type: ignore[type-arg]  # generic only in new versions of click
@@ -50,17 +62,39 @@ backend_option = click.option(
     metavar=_METAVAR,
     help="This machine's /dev/kvm; fakekvm, which needs nothing; what --record kept in FILE.",
 )
-record_option = click.option(
-    "--record",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="Keep what the host answers in FILE, for --backend replay:FILE.",
-)
+
+
+def record_options(command: Callable[..., None]) -> Callable[..., None]:
+    """``--record FILE`` and ``--record-contents``, for ``wished_record``."""
+    command = click.option(
+        "--record-contents",
+        is_flag=True,
+        help="Keep secrets and what guests hold in it as they are: whoever has it has them.",
+    )(command)
+    return click.option(
+        "--record",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="Keep what the host answers in FILE, for --backend replay:FILE.",
+    )(command)
+
+
+def wished_record(file: Path | None, *, contents: bool) -> Record | None:
+    """What both options say.
+
+    Raises:
+        UsageError: contents of no recording.
+    """
+    if contents and not file:
+        raise click.UsageError("--record-contents goes with --record FILE")
+    return Record(file, contents) if file else None
 
 
 @contextmanager
 def carried(
-    choice: BackendName | Replay, record: Path | None, open_named: Callable[[BackendName], Backend]
+    choice: BackendName | Replay,
+    record: Record | None,
+    open_named: Callable[[BackendName], Backend],
 ) -> Iterator[Backend]:
     """Who carries out the calls of a command, and what is kept of them.
 
@@ -69,7 +103,7 @@ def carried(
 
     Args:
         choice: what ``--backend`` says.
-        record: what ``--record`` says.
+        record: what ``wished_record`` says.
         open_named: the backend of a name.
 
     Raises:
@@ -92,12 +126,13 @@ def carried(
 
 
 @contextmanager
-def _recorded(lower: Backend, file: Path) -> Iterator[Backend]:
+def _recorded(lower: Backend, record: Record) -> Iterator[Backend]:
     from kvmenc.backend.kinds import recorded  # noqa: PLC0415 - slow to import
 
+    file = record.file
     if not file.parent.is_dir():
         raise InputError(f"{file}: there is no folder {file.parent} to keep the recording in")
-    recording = recorded(lower)
+    recording = recorded(lower, contents=record.contents)
     try:
         yield recording
     except KvmencError:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kvmenc.cli.backend import backend_option, carried, record_option
+from kvmenc.cli.backend import backend_option, carried, record_options, wished_record
 from kvmenc.cli.common import console, emit_json, json_option, progress
 from kvmenc.errors import InputError
 
@@ -28,7 +28,7 @@ Examples:
 
 @click.command(epilog=_EXAMPLES)
 @backend_option
-@record_option
+@record_options
 @click.option(
     "-o",
     "--output",
@@ -40,6 +40,7 @@ def command(
     *,
     backend: BackendName | Replay | None,
     record: Path | None,
+    record_contents: bool,
     output: Path | None,
     as_json: bool,
 ) -> None:
@@ -57,10 +58,11 @@ def command(
         open_scratch_backend,
     )
 
+    wished = wished_record(record, contents=record_contents)
     if output and not output.parent.is_dir():
         raise InputError(f"{output}: there is no folder {output.parent} to keep the capture in")
     with (
-        carried(backend or best_backend(), record, open_scratch_backend) as carrier,
+        carried(backend or best_backend(), wished, open_scratch_backend) as carrier,
         ScratchRun(carrier) as run,
     ):
         with progress("watching the guest", SYNC_AT_MS[-1]) as update:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kvmenc.cli.backend import backend_option, carried, record_option
+from kvmenc.cli.backend import backend_option, carried, record_options, wished_record
 from kvmenc.cli.common import console, emit_json, json_option, progress
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ _CERTIFICATE = click.Path(path_type=Path)
 
 @click.command(epilog=_EXAMPLES)
 @backend_option
-@record_option
+@record_options
 @click.option("--self-test", is_flag=True, help="Run scratch guests and check their dirty logs.")
 @click.option(
     "--measure-firmware",
@@ -63,6 +63,7 @@ def command(
     *,
     backend: BackendName | Replay | None,
     record: Path | None,
+    record_contents: bool,
     self_test: bool,
     firmware: bool,
     seconds: float | None,
@@ -82,6 +83,7 @@ def command(
     changed, 3 if there is no SEV, 4 if the certificates are not good.
     """
     files = (pdh, plat, amd)
+    wished = wished_record(record, contents=record_contents)
     if not firmware and (seconds is not None or any(files)):
         raise click.UsageError("--seconds and certificates go with --measure-firmware")
     if firmware and self_test:
@@ -89,12 +91,12 @@ def command(
     if firmware:
         from kvmenc.probe.firmware import open_sev_backend  # noqa: PLC0415 - slow to import
 
-        with carried(backend or "local", record, open_sev_backend) as carrier:
+        with carried(backend or "local", wished, open_sev_backend) as carrier:
             result: FirmwareMeasure | Probe = _firmware(carrier, files, seconds)
     else:
         from kvmenc.probe.result import open_backend  # noqa: PLC0415
 
-        with carried(backend or "local", record, open_backend) as carrier:
+        with carried(backend or "local", wished, open_backend) as carrier:
             result = _probe(carrier, self_test)
     _show(result, as_json)
     ctx.exit(0 if result.passed else 1)

@@ -13,13 +13,17 @@ from kvmenc import uapi
 __all__ = [
     "cont",
     "detach",
+    "event_message",
     "get_regs",
     "get_sigmask",
     "get_xstate",
     "interrupt",
+    "listen",
     "seize",
     "set_regs",
+    "to_syscall_exit",
     "wait",
+    "wait_for_any",
 ]
 
 _WALL = 0x40000000  # include/uapi/linux/wait.h, __WALL: threads too
@@ -40,9 +44,9 @@ def _checked(result: int) -> int:
     return result
 
 
-def seize(tid: int) -> None:
-    """PTRACE_SEIZE: be its tracer; it runs on."""
-    _checked(_ptrace(uapi.PTRACE_SEIZE, tid, 0, 0))
+def seize(tid: int, options: int = 0) -> None:
+    """PTRACE_SEIZE: be its tracer, with these PTRACE_O_; it runs on."""
+    _checked(_ptrace(uapi.PTRACE_SEIZE, tid, 0, options))
 
 
 def interrupt(tid: int) -> None:
@@ -55,7 +59,29 @@ def wait(tid: int) -> int:
     return os.waitpid(tid, _WALL)[1]
 
 
-def cont(tid: int, signal: int) -> None:
+def wait_for_any() -> tuple[int, int]:
+    """Wait for any thread of any process of ours; its id, and the status of waitpid(2)."""
+    return os.waitpid(-1, _WALL)
+
+
+def to_syscall_exit(tid: int) -> None:
+    """PTRACE_SYSCALL: let it carry out its call, and stop when that has returned."""
+    _checked(_ptrace(uapi.PTRACE_SYSCALL, tid, 0, 0))
+
+
+def listen(tid: int) -> None:
+    """PTRACE_LISTEN: leave it in its group stop until it is continued."""
+    _checked(_ptrace(uapi.PTRACE_LISTEN, tid, 0, 0))
+
+
+def event_message(tid: int) -> int:
+    """PTRACE_GETEVENTMSG: of a clone, the new thread's id; of an exec, the former one."""
+    message = ctypes.c_ulong()
+    _checked(_ptrace(uapi.PTRACE_GETEVENTMSG, tid, 0, ctypes.addressof(message)))
+    return message.value
+
+
+def cont(tid: int, signal: int = 0) -> None:
     """PTRACE_CONT: let it run, and take ``signal`` if that is not 0."""
     _checked(_ptrace(uapi.PTRACE_CONT, tid, 0, signal))
 

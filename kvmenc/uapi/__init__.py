@@ -17,5 +17,6 @@ from kvmenc.uapi.para import *  # noqa: F403
 from kvmenc.uapi.psp_sev import *  # noqa: F403
 from kvmenc.uapi.ptrace import *  # noqa: F403
 from kvmenc.uapi.run import *  # noqa: F403
+from kvmenc.uapi.seccomp import *  # noqa: F403
 from kvmenc.uapi.sev import *  # noqa: F403
 from kvmenc.uapi.vcpu import *  # noqa: F403

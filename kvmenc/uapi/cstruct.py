@@ -24,9 +24,12 @@ u32 = Annotated[int, ctypes.c_uint32]
 u64 = Annotated[int, ctypes.c_uint64]
 
 # Arrays: u64x4 is __u64[4].
+u8x3 = Annotated[ctypes.Array[ctypes.c_uint8], ctypes.c_uint8 * 3]
 u8x6 = Annotated[ctypes.Array[ctypes.c_uint8], ctypes.c_uint8 * 6]
 u8x7 = Annotated[ctypes.Array[ctypes.c_uint8], ctypes.c_uint8 * 7]
 u8x8 = Annotated[ctypes.Array[ctypes.c_uint8], ctypes.c_uint8 * 8]
+u8x16 = Annotated[ctypes.Array[ctypes.c_uint8], ctypes.c_uint8 * 16]
+u8x32 = Annotated[ctypes.Array[ctypes.c_uint8], ctypes.c_uint8 * 32]
 u8x64 = Annotated[ctypes.Array[ctypes.c_uint8], ctypes.c_uint8 * 64]
 u8x256 = Annotated[ctypes.Array[ctypes.c_uint8], ctypes.c_uint8 * 256]
 u8x2048 = Annotated[ctypes.Array[ctypes.c_uint8], ctypes.c_uint8 * 2048]

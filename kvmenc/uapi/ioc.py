@@ -51,10 +51,14 @@ class Ioctl(int):
         return self & 0xFF
 
 
+def ioc_number(direction: int, kind: int, nr: int, nbytes: int) -> int:
+    """The kernel's _IOC; directions are 1: into the kernel, 2: out of it, 3: both."""
+    return direction << _IOC_DIRSHIFT | nbytes << _IOC_SIZESHIFT | kind << _IOC_TYPESHIFT | nr
+
+
 def _ioc(name: str, direction: int, kind: int, nr: int, argtype: ArgType | None) -> Ioctl:
     size = ctypes.sizeof(argtype) if argtype is not None else 0
-    number = direction << _IOC_DIRSHIFT | size << _IOC_SIZESHIFT | kind << _IOC_TYPESHIFT | nr
-    return Ioctl(number, name, argtype)
+    return Ioctl(ioc_number(direction, kind, nr, size), name, argtype)
 
 
 def _IO(name: str, kind: int, nr: int) -> Ioctl:  # noqa: N802 - the kernel's macro

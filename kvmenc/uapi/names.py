@@ -6,6 +6,7 @@ from functools import cache
 
 from kvmenc.uapi import exits, kvm, psp_sev, sev, vcpu
 from kvmenc.uapi.ioc import Ioctl
+from kvmenc.uapi.others import NAMES
 from kvmenc.uapi.page_enc import REVISIONS
 
 
@@ -26,7 +27,7 @@ def name_of(request: int) -> str:
         known here, ``"ioctl 0x..."``.
     """
     names = dict.fromkeys(i.name for i in _ioctls() if i == request)
-    return "/".join(names) or f"ioctl {request:#010x}"
+    return "/".join(names) or NAMES.get(request, f"ioctl {request:#010x}")
 
 
 def exit_name(reason: int) -> str:

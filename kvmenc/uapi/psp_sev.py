@@ -5,7 +5,7 @@ Source: Linux v6.12, include/uapi/linux/psp-sev.h; the platform states, include/
 
 from __future__ import annotations
 
-from kvmenc.uapi.cstruct import Struct, u8, u32, u64
+from kvmenc.uapi.cstruct import Struct, u8, u8x64, u32, u64
 from kvmenc.uapi.ioc import _IOWR
 
 SEV_IOC_TYPE = ord("S")
@@ -52,6 +52,60 @@ class sev_user_data_status(Struct):
     flags: u32
     build: u8
     guest_count: u32
+
+
+class sev_user_data_pek_csr(Struct):
+    """SEV_PEK_CSR; ``length`` comes back."""
+
+    _pack_ = 1
+    _layout_ = "ms"
+
+    address: u64
+    length: u32
+
+
+class sev_user_data_pek_cert_import(Struct):
+    """SEV_PEK_CERT_IMPORT."""
+
+    _pack_ = 1
+    _layout_ = "ms"
+
+    pek_cert_address: u64
+    pek_cert_len: u32
+    oca_cert_address: u64
+    oca_cert_len: u32
+
+
+class sev_user_data_pdh_cert_export(Struct):
+    """SEV_PDH_CERT_EXPORT; both lengths come back."""
+
+    _pack_ = 1
+    _layout_ = "ms"
+
+    pdh_cert_address: u64
+    pdh_cert_len: u32
+    cert_chain_address: u64
+    cert_chain_len: u32
+
+
+class sev_user_data_get_id(Struct):
+    """SEV_GET_ID."""
+
+    _pack_ = 1
+    _layout_ = "ms"
+
+    socket1: u8x64
+    socket2: u8x64
+
+
+class sev_user_data_get_id2(Struct):
+    """SEV_GET_ID2; ``length`` comes back."""
+
+    _pack_ = 1
+    _layout_ = "ms"
+
+    address: u64
+    length: u32
 
 
 SEV_STATUS_FLAGS_CONFIG_ES = 0x0100

@@ -126,6 +126,10 @@ KVM_RUN_X86_SMM = 1 << 0
 KVM_RUN_X86_BUS_LOCK = 1 << 1
 KVM_RUN_X86_GUEST_MODE = 1 << 2
 
+# Where in a vCPU's mapping they are, in pages; of the dirty ring, see ``kvm``.
+KVM_PIO_PAGE_OFFSET = 1
+KVM_COALESCED_MMIO_PAGE_OFFSET = 2
+
 KVM_EXIT_IO_IN = 0
 KVM_EXIT_IO_OUT = 1
 

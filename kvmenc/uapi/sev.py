@@ -7,7 +7,19 @@ the caller's memory, names ending in ``len`` are bytes.
 
 from __future__ import annotations
 
-from kvmenc.uapi.cstruct import Struct, u16, u32, u32x8, u64
+from kvmenc.uapi.cstruct import (
+    Struct,
+    u8,
+    u8x3,
+    u8x6,
+    u8x16,
+    u8x32,
+    u16,
+    u32,
+    u32x8,
+    u64,
+    u64x4,
+)
 
 # kvm_sev_cmd.id --------------------------------------------------------------------------------
 
@@ -120,6 +132,73 @@ class kvm_sev_dbg(Struct):
     dst_uaddr: u64
     len: u32
     pad0: u32
+
+
+class kvm_sev_launch_secret(Struct):
+    """KVM_SEV_LAUNCH_SECRET: the owner's packet, decrypted into the guest's memory."""
+
+    hdr_uaddr: u64
+    hdr_len: u32
+    pad0: u32
+    guest_uaddr: u64
+    guest_len: u32
+    pad1: u32
+    trans_uaddr: u64
+    trans_len: u32
+    pad2: u32
+
+
+class kvm_sev_attestation_report(Struct):
+    """KVM_SEV_GET_ATTESTATION_REPORT; ``len`` 0 asks for the length."""
+
+    mnonce: u8x16
+    uaddr: u64
+    len: u32
+    pad0: u32
+
+
+# SNP -------------------------------------------------------------------------------------------
+
+
+class kvm_sev_snp_launch_start(Struct):
+    """KVM_SEV_SNP_LAUNCH_START."""
+
+    policy: u64
+    gosvw: u8x16
+    flags: u16
+    pad0: u8x6
+    pad1: u64x4
+
+
+class kvm_sev_snp_launch_update(Struct):
+    """KVM_SEV_SNP_LAUNCH_UPDATE; what remains comes back in it."""
+
+    gfn_start: u64
+    uaddr: u64
+    len: u64
+    type: u8
+    pad0: u8
+    flags: u16
+    pad1: u32
+    pad2: u64x4
+
+
+KVM_SEV_SNP_ID_BLOCK_SIZE = 96
+KVM_SEV_SNP_ID_AUTH_SIZE = 4096
+
+
+class kvm_sev_snp_launch_finish(Struct):
+    """KVM_SEV_SNP_LAUNCH_FINISH."""
+
+    id_block_uaddr: u64
+    id_auth_uaddr: u64
+    id_block_en: u8
+    auth_key_en: u8
+    vcek_disabled: u8
+    host_data: u8x32
+    pad0: u8x3
+    flags: u16
+    pad1: u64x4
 
 
 # Outgoing --------------------------------------------------------------------------------------

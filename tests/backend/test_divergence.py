@@ -229,10 +229,12 @@ def test_an_ioctl_that_is_not_in_the_table_is_kept_with_its_struct_and_marked(
             system.backend.ioctl(system.fd, unknown, ctypes.addressof(argument))
 
     path = tmp_path / "a.recording"
-    record(path, FakeBackend(host_named("sev")), use)
-    (call,) = ioctls(path, unknown)
-    assert (call.known, call.name) == (False, "ioctl 0x4008ae99")
-    assert call.before["arg"].data == (5).to_bytes(8, "little")
+    for contents in (False, True):  # it may hold anything
+        record(path, FakeBackend(host_named("sev")), use, contents=contents)
+        (call,) = ioctls(path, unknown)
+        assert (call.known, call.name) == (False, "ioctl 0x4008ae99")
+        assert call.before["arg"].data == ((5).to_bytes(8, "little") if contents else None)
+        assert bool(call.before["arg"].digests) != contents
     # It may hold an address, so it is not compared.
     replay(path, lambda backend: use(backend, 6))
 

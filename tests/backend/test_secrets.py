@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from fakekvm import host_named
+from kvmenc import uapi
 from kvmenc.backend.fake import FakeBackend
 from kvmenc.backend.kinds import fake_kernel
 from kvmenc.backend.replay import ReplayBackend
@@ -23,7 +25,7 @@ from kvmenc.firmware import (
 )
 from kvmenc.guest.scratch import PAGE, GuestRam, ScratchVm
 from kvmenc.kvm import Exit, KvmSystem
-from tests.backend.recordings import PROGRAM, all_bytes, record, replay
+from tests.backend.recordings import PROGRAM, all_bytes, ioctls, record, replay
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -169,6 +171,35 @@ def test_a_packet_that_was_changed_on_its_way_is_told(tmp_path: Path) -> None:
     replay(path, lambda backend: use(backend, change=False))
     with pytest.raises(ReplayDivergence, match="trans_uaddr: 4096 bytes of another digest"):
         replay(path, lambda backend: use(backend, change=True))
+
+
+def test_what_an_owner_sends_to_a_launched_guest_is_not_in_the_file(tmp_path: Path) -> None:
+    """A command that kvmenc never issues, and whose packet it knows nevertheless."""
+    header, packet = (ctypes.create_string_buffer(pages(it)[:64], 64) for it in (3, 4))
+
+    def use(backend: Backend) -> None:
+        secret = uapi.kvm_sev_launch_secret(
+            hdr_uaddr=ctypes.addressof(header),
+            hdr_len=64,
+            guest_uaddr=4096,
+            guest_len=64,
+            trans_uaddr=ctypes.addressof(packet),
+            trans_len=64,
+        )
+        command = uapi.kvm_sev_cmd(id=uapi.KVM_SEV_LAUNCH_SECRET, data=ctypes.addressof(secret))
+        with (
+            KvmSystem.open(backend) as system,
+            system.create_vm() as vm,
+            pytest.raises(OSError, match=r"Errno"),
+        ):
+            backend.ioctl(vm.fd, uapi.KVM_MEMORY_ENCRYPT_OP, ctypes.addressof(command))
+
+    path = tmp_path / "a.recording"
+    record(path, FakeBackend(host_named("sev")), use)
+    (call,) = ioctls(path, uapi.KVM_MEMORY_ENCRYPT_OP)
+    assert (call.known, call.name) == (True, "KVM_MEMORY_ENCRYPT_OP KVM_SEV_LAUNCH_SECRET")
+    assert held(path, [header.raw, packet.raw]) == [True, False]
+    replay(path, use)
 
 
 def test_what_a_guest_writes_to_its_memory_is_not_in_the_file(tmp_path: Path) -> None:

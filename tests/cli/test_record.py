@@ -11,6 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from kvmenc.backend import LocalBackend
+from kvmenc.backend.recordfile import load_recording
+from kvmenc.backend.recordmodel import Ioctled
 from kvmenc.cli import root
 from tests.backend.recordings import rewritten
 from tests.support import need_kvm
@@ -86,6 +88,7 @@ def test_what_a_host_refused_is_recorded_too(
         (("--backend", "replay:none"), 4, "kvmenc: none: cannot be read: No such file"),
         (("--backend", "replay:/dev/null"), 4, "kvmenc: /dev/null: not a usable recording: line 1"),
         (("--backend", "fake", "--record", "no/such"), 4, "there is no folder no to keep"),
+        (("--record-contents",), 2, "--record-contents goes with --record FILE"),
         (("--backend", "replay:x", "--record", "y"), 2, "--record goes without --backend replay"),
     ],
 )
@@ -106,6 +109,27 @@ def test_a_file_that_was_changed_is_one_line_and_exit_code_4(file: Path) -> None
         f"kvmenc: {file}: not a usable recording: line 3: Expected `int`, got `str` - at"
         " `$.result`\n"
     )
+
+
+@pytest.mark.parametrize("contents", [False, True])
+def test_contents_are_kept_if_asked_for_and_the_file_says_so(
+    contents: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.recording"
+    measure = ("probe", "--backend", "fake", "--measure-firmware", "--seconds", "0.1")
+    wished = ("--record", str(path), *(["--record-contents"] if contents else []))
+    assert kvmenc(*measure, *wished).exit_code == 0
+    recording = load_recording(path)
+    assert recording.header.contents == contents
+    packets = [
+        piece
+        for call in recording.calls
+        if isinstance(call, Ioctled)
+        for name, piece in call.after.items()
+        if name.endswith("trans_uaddr")
+    ]
+    assert packets
+    assert {piece.data is not None for piece in packets} == {contents}
 
 
 @pytest.mark.parametrize("command", ["probe", "demo", "plan"])

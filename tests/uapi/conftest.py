@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import pytest
 
+from kvmenc.uapi.others import NAMES
 from tests.uapi.inventory import constants, ioctls, members, structs
 from tests.uapi.outside import CONSTANTS_ABSENT, CONSTANTS_SINCE, STRUCTS_ABSENT
 
@@ -75,6 +76,8 @@ def _printed(what: str, expression: str, name: str = "") -> str:
 def _questions() -> Iterator[str]:
     for name in ioctls():
         yield _printed(name, name)
+    for name in NAMES.values():
+        yield _printed(name, name)
     for name in constants().keys() - CONSTANTS_ABSENT.keys():
         yield _printed(name, name, name)
     for name in structs().keys() - STRUCTS_ABSENT.keys():
@@ -93,10 +96,14 @@ def _program() -> str:
 #include <linux/kvm.h>
 #include <linux/kvm_para.h>
 #include <linux/psp-sev.h>
+#include <linux/audit.h>
 #include <linux/elf.h>
+#include <linux/filter.h>
 #include <linux/futex.h>
 #include <linux/mman.h>
+#include <linux/prctl.h>
 #include <linux/ptrace.h>
+#include <linux/seccomp.h>
 #include <linux/time.h>
 #include <linux/uio.h>
 #include <asm/sigcontext.h>

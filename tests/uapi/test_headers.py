@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from kvmenc.uapi.others import NAMES
 from tests.uapi.inventory import constants, ioctls, members, structs, unnamed
 from tests.uapi.outside import CONSTANTS_ABSENT, CONSTANTS_SINCE, STRUCTS_ABSENT
 
@@ -21,6 +22,13 @@ IN_HEADERS = structs().keys() - STRUCTS_ABSENT.keys()
 def test_ioctl_numbers_are_those_of_the_headers(in_c: dict[str, int]) -> None:
     assert {name: int(number) for name, number in ioctls().items()} == {
         name: in_c[name] for name in ioctls()
+    }
+
+
+@pytest.mark.headers
+def test_ioctls_that_are_known_by_name_only_have_these_numbers(in_c: dict[str, int]) -> None:
+    assert {name: number for number, name in NAMES.items()} == {
+        name: in_c[name] for name in NAMES.values()
     }
 
 

@@ -21,6 +21,7 @@ from tests.uapi.inventory import constants, ioctls
             "KVM_GET_PAGE_ENC_BITMAP/KVM_GET_PAGE_ENC_LIST/KVM_GET_SHARED_PAGES_LIST",
         ),
         (0xC0105300, "SEV_ISSUE_CMD"),
+        (0x4008AE89, "KVM_SET_MSRS"),
         (0x00001234, "ioctl 0x00001234"),
     ],
 )
