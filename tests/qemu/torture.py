@@ -32,9 +32,14 @@ if TYPE_CHECKING:
 #: What a victim does, round and round; a Target is looked for "before".
 STEPS = ("start", "before", "attach", "look", "detach", "after")
 STEPS_WITH_REQUESTS = ("attach", "look", "detach")
-#: Each ptrace request of a look, as it is begun and when it is over. "cont" is for signals only.
+#: "cont" is for signals only, the others are the recorder's: no look makes them.
+_NOT_OF_A_LOOK = {"cont", "event_message", "listen", "to_syscall_exit", "wait_for_any"}
+#: Each ptrace request of a look, as it is begun and when it is over.
 REQUESTS = tuple(
-    f"{when} {name}" for name in ptrace.__all__ for when in ("in", "after") if name != "cont"
+    f"{when} {name}"
+    for name in ptrace.__all__
+    for when in ("in", "after")
+    if name not in _NOT_OF_A_LOOK
 )
 NO_REQUEST = "no request"
 
