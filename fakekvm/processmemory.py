@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["IOV_MAX", "ProcessMemory"]
+__all__ = ["IOV_MAX", "ProcessMemory", "readv", "writev"]
 
 IOV_MAX = 1024  # include/uapi/linux/uio.h, UIO_MAXIOV
 
@@ -34,9 +34,9 @@ _SIGNATURE = (
     ctypes.c_ulong,
     ctypes.c_ulong,
 )
-_readv = _libc.process_vm_readv
-_writev = _libc.process_vm_writev
-for _call in (_readv, _writev):
+readv = _libc.process_vm_readv
+writev = _libc.process_vm_writev
+for _call in (readv, writev):
     _call.argtypes = _SIGNATURE
     _call.restype = ctypes.c_ssize_t
 
@@ -70,37 +70,37 @@ class ProcessMemory:
         """``size`` bytes from ``address`` on."""
         if size <= _SMALL_BYTES:
             local = _scratch.small_address
-            self._transfer(_readv, local, address, size)
+            self._transfer(readv, local, address, size)
             return ctypes.string_at(local, size)
         buffer = ctypes.create_string_buffer(size)
-        self._transfer(_readv, ctypes.addressof(buffer), address, size)
+        self._transfer(readv, ctypes.addressof(buffer), address, size)
         return buffer.raw
 
     def unpack(self, address: int, layout: struct.Struct) -> tuple[int, ...]:
         """The fields of a small struct at ``address``."""
         scratch = _scratch
-        self._transfer(_readv, scratch.small_address, address, layout.size)
+        self._transfer(readv, scratch.small_address, address, layout.size)
         return layout.unpack_from(scratch.small)
 
     def write(self, address: int, data: bytes) -> None:
         """Store ``data`` at ``address``. What was stored before a bad page stays stored."""
         if len(data) <= _SMALL_BYTES:
             ctypes.memmove(_scratch.small_address, data, len(data))
-            self._transfer(_writev, _scratch.small_address, address, len(data))
+            self._transfer(writev, _scratch.small_address, address, len(data))
             return
         self.write_array(address, np.frombuffer(data, np.uint8))
 
     def read_array(self, address: int, array: NDArray[np.generic]) -> None:
         """Fill a contiguous array from ``address`` on."""
-        self._transfer(_readv, array.ctypes.data, address, array.nbytes)
+        self._transfer(readv, array.ctypes.data, address, array.nbytes)
 
     def write_array(self, address: int, array: NDArray[np.generic]) -> None:
         """Store a contiguous array at ``address``, without a copy in between."""
-        self._transfer(_writev, array.ctypes.data, address, array.nbytes)
+        self._transfer(writev, array.ctypes.data, address, array.nbytes)
 
     def write_from(self, address: int, local: int, size: int) -> None:
         """Store ``size`` bytes that lie at ``local`` in this process."""
-        self._transfer(_writev, local, address, size)
+        self._transfer(writev, local, address, size)
 
     def write_words(self, addresses: NDArray[np.uint64], value: int) -> None:
         """Store the 8-byte ``value`` at each of at most ``IOV_MAX`` addresses, in their order."""
@@ -111,7 +111,7 @@ class ProcessMemory:
         vectors[1:, 0] = addresses
         vectors[1:, 1] = _WORD_BYTES
         local = vectors.ctypes.data
-        _expect(_writev(self.pid, local, 1, local + 16, count, 0), values.nbytes)
+        _expect(writev(self.pid, local, 1, local + 16, count, 0), values.nbytes)
 
     def _transfer(
         self, call: ctypes._NamedFuncPointer, local: int, address: int, size: int

@@ -16,7 +16,7 @@ import numpy as np
 
 from fakekvm.decode import PAGE_BYTES
 from fakekvm.errors import oserror
-from fakekvm.processmemory import IOV_MAX
+from fakekvm.processmemory import IOV_MAX, readv, writev
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,21 +24,6 @@ if TYPE_CHECKING:
     from fakekvm.processmemory import ProcessMemory
 
 __all__ = ["Foresight", "check_pages", "read_pieces", "write_pieces"]
-
-_libc = ctypes.CDLL(None)  # whatever fails is EFAULT
-_SIGNATURE = (
-    ctypes.c_int,
-    ctypes.c_void_p,
-    ctypes.c_ulong,
-    ctypes.c_void_p,
-    ctypes.c_ulong,
-    ctypes.c_ulong,
-)
-_readv = _libc.process_vm_readv
-_writev = _libc.process_vm_writev
-for _call in (_readv, _writev):
-    _call.argtypes = _SIGNATURE
-    _call.restype = ctypes.c_ssize_t
 
 _MOST_PIECES = 5
 _IOVECS = [struct.Struct(f"{2 * (1 + count)}Q") for count in range(_MOST_PIECES + 1)]
@@ -76,7 +61,7 @@ def read_pieces(memory: ProcessMemory, *pieces: tuple[int, int]) -> list[bytes]:
         fields += piece
         total += piece[1]
     room = _room
-    _transfer(_readv, memory.pid, room, total, fields)
+    _transfer(readv, memory.pid, room, total, fields)
     view, found, at = room.view, [], 0
     for _, size in pieces:
         found.append(bytes(view[at : at + size]))
@@ -99,7 +84,7 @@ def write_pieces(memory: ProcessMemory, *pieces: tuple[int, bytes]) -> None:
     else:
         room.grow(total)
         room.view[:] = data
-    _transfer(_writev, memory.pid, room, total, fields)
+    _transfer(writev, memory.pid, room, total, fields)
 
 
 def _transfer(
@@ -181,7 +166,7 @@ def check_pages(memory: ProcessMemory, first: int, end: int) -> None:
     vectors[0] = into.ctypes.data, count
     vectors[1:, 0] = np.arange(first, end, PAGE_BYTES)
     at = vectors.ctypes.data
-    if _readv(memory.pid, at, 1, at + _IOVEC_BYTES, count, 0) != count:
+    if readv(memory.pid, at, 1, at + _IOVEC_BYTES, count, 0) != count:
         raise oserror(errno.EFAULT)
 
 

@@ -19,10 +19,10 @@ from fakekvm.supervisor.notify import install_filter
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Launched", "Unavailable", "launch"]
+__all__ = ["ERRNO", "Launched", "Unavailable", "exec_errno", "launch", "program_path"]
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
-_ERRNO = struct.Struct("<i")
+ERRNO = struct.Struct("<i")  # what a child tells that could not execute a program
 _FAILED = 127  # what a shell's status is for a command that cannot be started
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -47,9 +47,14 @@ class Launched(NamedTuple):
 
     def exec_errno(self) -> int:
         """What executing it failed with; 0: it was executed. Waits until that is known."""
-        told = self.line.recv(_ERRNO.size)
-        self.line.close()
-        return int(_ERRNO.unpack(told)[0]) if told else 0
+        return exec_errno(self.line)
+
+
+def exec_errno(line: socket.socket) -> int:
+    """The errno that comes from a child; 0 if it ends, or executes a program. Closes the line."""
+    with line:
+        told = line.recv(ERRNO.size)
+    return int(ERRNO.unpack(told)[0]) if told else 0
 
 
 def launch(command: Sequence[str], filter_: bytes) -> Launched:
@@ -66,7 +71,7 @@ def launch(command: Sequence[str], filter_: bytes) -> Launched:
     """
     if platform.machine() != "x86_64":
         raise Unavailable(f"programs are run on x86-64 only, and this is {platform.machine()}")
-    path = _program(command[0])
+    path = program_path(command[0])
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(1), 0, 0, 0)
     ours, theirs = socket.socketpair()
     parent = os.getpid()
@@ -82,8 +87,13 @@ def launch(command: Sequence[str], filter_: bytes) -> Launched:
         raise
 
 
-def _program(name: str) -> str:
-    """Its path: what is to be looked up has to be before the filter is there."""
+def program_path(name: str) -> str:
+    """Where a command is: what is to be looked up has to be before a filter is there.
+
+    Raises:
+        FileNotFoundError: there is no such command.
+        PermissionError: it is none that we may execute.
+    """
     path = shutil.which(name)
     if path is not None:
         return path
@@ -93,9 +103,9 @@ def _program(name: str) -> str:
 
 
 def _listener(line: socket.socket, pid: int) -> int:
-    told, fds, _flags, _address = socket.recv_fds(line, _ERRNO.size, 1)
+    told, fds, _flags, _address = socket.recv_fds(line, ERRNO.size, 1)
     if not fds:
-        raise Unavailable(_why(_ERRNO.unpack(told)[0] if told else 0))
+        raise Unavailable(_why(ERRNO.unpack(told)[0] if told else 0))
     try:
         os.close(os.open(f"/proc/{pid}/mem", os.O_RDONLY))
     except OSError as error:
@@ -132,7 +142,7 @@ def _become(
             if line.recv(1):
                 execute()
     except OSError as error:
-        line.send(_ERRNO.pack(error.errno or 0))
+        line.send(ERRNO.pack(error.errno or 0))
     finally:
         os._exit(_FAILED)
 
@@ -140,5 +150,5 @@ def _become(
 def _hand_over(line: socket.socket, filter_: bytes) -> None:
     listener = install_filter(filter_)
     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", listener))
-    line.sendmsg([_ERRNO.pack(0)], [rights])
+    line.sendmsg([ERRNO.pack(0)], [rights])
     os.close(listener)

@@ -23,8 +23,11 @@ __all__ = [
     "TIME",
     "Unit",
     "console",
+    "downtime_limit_option",
     "emit_json",
     "json_option",
+    "link_option",
+    "max_bandwidth_option",
     "package_version",
     "private_rate_option",
     "progress",
@@ -55,6 +58,27 @@ BANDWIDTH = Unit("bandwidth", units.parse_bandwidth_bytes_per_s)
 TIME = Unit("time", units.parse_time_ms)
 PAGE_RATE = Unit("page-rate", units.parse_page_rate_pps)
 
+max_bandwidth_option = click.option(
+    "--max-bandwidth",
+    "max_bandwidth_bytes_per_s",
+    type=BANDWIDTH,
+    show_default="128MiB/s, as in QEMU",
+    help="QEMU's cap while the guest runs: 1GB/s, 10Gbit.",
+)
+link_option = click.option(
+    "--link",
+    "link_bytes_per_s",
+    type=BANDWIDTH,
+    show_default="max-bandwidth",
+    help="The network's speed; the stopped guest is sent at it.",
+)
+downtime_limit_option = click.option(
+    "--downtime-limit",
+    "downtime_limit_ms",
+    type=TIME,
+    show_default="300ms, as in QEMU",
+    help="The pause that QEMU may plan for: 300ms, 1s.",
+)
 time_limit_option = click.option(
     "--time-limit",
     "time_limit_ms",

@@ -10,12 +10,13 @@ import click
 
 from kvmenc.atomic import write_atomically
 from kvmenc.cli.common import (
-    BANDWIDTH,
     PAGE_RATE,
-    TIME,
     console,
+    downtime_limit_option,
     emit_json,
     json_option,
+    link_option,
+    max_bandwidth_option,
     progress,
     time_limit_option,
 )
@@ -86,20 +87,8 @@ Examples:
     show_default="kvmenc's own",
     help="How to sync, by a name that `kvmenc check-order` prints.",
 )
-@click.option(
-    "--max-bandwidth",
-    "max_bandwidth_bytes_per_s",
-    type=BANDWIDTH,
-    show_default="128MiB/s, as in QEMU",
-    help="QEMU's cap while the guest runs: 1GB/s, 10Gbit.",
-)
-@click.option(
-    "--link",
-    "link_bytes_per_s",
-    type=BANDWIDTH,
-    show_default="max-bandwidth",
-    help="The network's speed; the stopped guest is sent at it.",
-)
+@max_bandwidth_option
+@link_option
 @click.option(
     "--private-rate",
     "private_rate_pps",
@@ -108,13 +97,7 @@ Examples:
     show_default="20000pps; AMD's is 400pps",
     help="Private pages per second through the firmware.",
 )
-@click.option(
-    "--downtime-limit",
-    "downtime_limit_ms",
-    type=TIME,
-    show_default="300ms, as in QEMU",
-    help="The pause that QEMU may plan for: 300ms, 1s.",
-)
+@downtime_limit_option
 @time_limit_option
 @click.option(
     "--fault",

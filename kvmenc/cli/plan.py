@@ -9,11 +9,12 @@ import click
 
 from kvmenc.cli.backend import backend_option, carried
 from kvmenc.cli.common import (
-    BANDWIDTH,
-    TIME,
     console,
+    downtime_limit_option,
     emit_json,
     json_option,
+    link_option,
+    max_bandwidth_option,
     progress,
 )
 from kvmenc.cli.planned import (
@@ -47,33 +48,15 @@ Examples:
 
 @click.command(epilog=_EXAMPLES)
 @click.argument("file", required=False, type=click.Path(path_type=Path))
-@click.option(
-    "--max-bandwidth",
-    "max_bandwidth_bytes_per_s",
-    type=BANDWIDTH,
-    show_default="128MiB/s, as in QEMU",
-    help="QEMU's cap while the guest runs: 1GB/s, 10Gbit.",
-)
-@click.option(
-    "--link",
-    "link_bytes_per_s",
-    type=BANDWIDTH,
-    show_default="max-bandwidth",
-    help="The network's speed; the stopped guest is sent at it.",
-)
+@max_bandwidth_option
+@link_option
 @click.option(
     "--to",
     "host",
     metavar="HOST",
     help="Take what one TCP connection to HOST gets for the link, as `kvmenc link` says.",
 )
-@click.option(
-    "--downtime-limit",
-    "downtime_limit_ms",
-    type=TIME,
-    show_default="300ms, as in QEMU",
-    help="The pause that QEMU may plan for: 300ms, 1s.",
-)
+@downtime_limit_option
 @plan_options
 @guest_options
 @backend_option

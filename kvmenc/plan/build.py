@@ -26,10 +26,11 @@ if TYPE_CHECKING:
     from kvmenc.capture import Capture
     from kvmenc.plan.ledger import Round
     from kvmenc.plan.parameters import Parameters
+    from kvmenc.plan.precopy import Outcome
     from kvmenc.plan.profile import Profile
     from kvmenc.plan.result import Bottleneck, Verdict
 
-__all__ = ["guest_of", "inputs_of", "make_plan", "plan_many", "rounds_of", "totals_of"]
+__all__ = ["guest_of", "inputs_of", "make_plan", "plan_many", "plan_of"]
 
 #: Plans that a process gets at a time: one alone takes about as long as its way there.
 _FLEET_LOT = 16
@@ -37,16 +38,34 @@ _FLEET_LOT = 16
 
 def make_plan(capture: Capture, parameters: Parameters, profile: Profile = QEMU_10_0) -> Plan:
     """Say what migrating the captured guest would do."""
+    return plan_of(WhatIf(capture, profile).outcome(parameters), capture, parameters, profile)
+
+
+def plan_of(
+    outcome: Outcome,
+    capture: Capture,
+    parameters: Parameters,
+    profile: Profile,
+    error: str | None = None,
+) -> Plan:
+    """How a migration ended, computed or rehearsed, as a plan.
+
+    Args:
+        outcome: of the migration.
+        capture: the guest before.
+        parameters: of the migration.
+        profile: whose rules it followed.
+        error: what broke it off; None: nothing did.
+    """
     costs = RoadCosts(capture.page_size, parameters, profile)
-    outcome = WhatIf(capture, profile).outcome(parameters)
-    ends = converges(outcome, parameters)
-    rounds = tuple(rounds_of(outcome.rounds, costs, block_name_bytes(capture.blocks)))
-    totals = totals_of(rounds, outcome.rounds, costs)
+    ends = error is None and converges(outcome, parameters)
+    rounds = tuple(_rounds(outcome.rounds, costs, block_name_bytes(capture.blocks)))
+    totals = _totals(rounds, outcome.rounds, costs)
     verdict: Verdict = "converges" if ends else "does-not-converge"
     guest = guest_of(capture)
     return Plan(
         verdict=verdict,
-        reason=words.reason(outcome, verdict, parameters, totals.bottleneck),
+        reason=error or words.reason(outcome, verdict, parameters, totals.bottleneck),
         total_time_ms=outcome.total_ms if ends else None,
         downtime_ms=outcome.downtime_ms if ends else None,
         profile=profile.name,
@@ -88,7 +107,7 @@ def _plan_lot(lot: Sequence[tuple[Capture, Parameters, Profile]]) -> list[Plan]:
     return [make_plan(*it) for it in lot]
 
 
-def rounds_of(
+def _rounds(
     rounds: Iterable[Round], costs: RoadCosts, name_bytes: ByRoad
 ) -> Iterator[PlannedRound]:
     """Whole pages and bytes, rounded so that sums over rounds are right to the page."""
@@ -119,8 +138,7 @@ def _bottleneck(sent: ByRoad, ms: float, costs: RoadCosts) -> Bottleneck:
     return "firmware" if firmware_ms > ms / 2 else "network"
 
 
-def totals_of(planned: tuple[PlannedRound, ...], rounds: list[Round], costs: RoadCosts) -> Totals:
-    """Over all rounds: pages and bytes as they are told by round, times as they were."""
+def _totals(planned: tuple[PlannedRound, ...], rounds: list[Round], costs: RoadCosts) -> Totals:
     ms = sent = ByRoad()
     for one in rounds:
         sent, ms = sent.plus(one.sent), ms.plus(_times(one, costs))

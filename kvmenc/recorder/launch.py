@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import platform
-import shutil
 import signal
 import socket
-import struct
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
+from fakekvm.supervisor.launch import ERRNO, exec_errno, program_path
 from kvmenc import uapi
 from kvmenc.errors import HostError, errno_name
 from kvmenc.recorder.filter import install
@@ -32,7 +29,6 @@ _OPTIONS = (
     | uapi.PTRACE_O_TRACESECCOMP
     | uapi.PTRACE_O_EXITKILL
 )
-_ERRNO = struct.Struct("<i")
 _FAILED = 127
 
 
@@ -49,9 +45,7 @@ class Launched(NamedTuple):
 
     def exec_errno(self) -> int:
         """What executing it failed with; 0: it was executed. Waits until that is known."""
-        told = self.line.recv(_ERRNO.size)
-        self.line.close()
-        return int(_ERRNO.unpack(told)[0]) if told else 0
+        return exec_errno(self.line)
 
 
 def launch(command: Sequence[str]) -> Launched:
@@ -64,7 +58,7 @@ def launch(command: Sequence[str]) -> Launched:
     """
     if platform.machine() != "x86_64":
         raise HostError(f"programs are recorded on x86-64 only, and this is {platform.machine()}")
-    path = _program(command[0])
+    path = program_path(command[0])
     ours, theirs = socket.socketpair()
     pid = os.fork()
     if pid == 0:
@@ -79,15 +73,6 @@ def launch(command: Sequence[str]) -> Launched:
         raise
     ours.send(b"!")
     return Launched(pid, ours)
-
-
-def _program(name: str) -> str:
-    path = shutil.which(name)
-    if path is not None:
-        return path
-    if os.sep in name and Path(name).exists():
-        raise PermissionError(errno.EACCES, "this is no program that we may execute", name)
-    raise FileNotFoundError(errno.ENOENT, "there is no such command", name)
 
 
 def _trace(pid: int) -> None:
@@ -113,6 +98,6 @@ def _become(path: str, command: Sequence[str], line: socket.socket) -> NoReturn:
             install()
             os.execv(path, list(command))
     except OSError as error:
-        line.send(_ERRNO.pack(error.errno or 0))
+        line.send(ERRNO.pack(error.errno or 0))
     finally:
         os._exit(_FAILED)

@@ -5,20 +5,19 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from kvmenc.plan import Plan, words
-from kvmenc.plan.answer import query_migrate
-from kvmenc.plan.build import guest_of, inputs_of, rounds_of, totals_of
-from kvmenc.plan.roads import RoadCosts, block_name_bytes
-from kvmenc.plan.whatif import converges
+from msgspec.structs import replace
+
+from kvmenc.plan.build import plan_of
 from kvmenc.rehearsal.result import RoundPair
 
 if TYPE_CHECKING:
     from kvmenc.capture import Capture
-    from kvmenc.plan import Parameters, Profile
+    from kvmenc.plan import Parameters, Plan, Profile
     from kvmenc.plan.precopy import Outcome
-    from kvmenc.plan.result import Verdict
 
 __all__ = ["ledger_of", "pair_rounds"]
+
+_ASSUMPTIONS = ("Pages were counted as they were sent; times and bytes are computed.",)
 
 
 def ledger_of(
@@ -33,26 +32,7 @@ def ledger_of(
         profile: whose rules it followed.
         error: what ended it; None: nothing did.
     """
-    costs = RoadCosts(capture.page_size, parameters, profile)
-    ends = error is None and converges(outcome, parameters)
-    rounds = tuple(rounds_of(outcome.rounds, costs, block_name_bytes(capture.blocks)))
-    totals = totals_of(rounds, outcome.rounds, costs)
-    verdict: Verdict = "converges" if ends else "does-not-converge"
-    guest = guest_of(capture)
-    return Plan(
-        verdict=verdict,
-        reason=error or words.reason(outcome, verdict, parameters, totals.bottleneck),
-        total_time_ms=outcome.total_ms if ends else None,
-        downtime_ms=outcome.downtime_ms if ends else None,
-        profile=profile.name,
-        proven=bool(profile.proven),
-        inputs=inputs_of(parameters),
-        guest=guest,
-        rounds=rounds,
-        totals=totals,
-        query_migrate=query_migrate(outcome, rounds, totals, guest, parameters, profile),
-        assumptions=("Pages were counted as they were sent; times and bytes are computed.",),
-    )
+    return replace(plan_of(outcome, capture, parameters, profile, error), assumptions=_ASSUMPTIONS)
 
 
 def pair_rounds(plan: Plan, ledger: Plan) -> tuple[RoundPair, ...]:

@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import struct
-
 import pytest
 
 from kvmenc.recorder.filter import instructions
+from tests.bpf import ALLOW, I386, X86_64, outcome
 
-X86_64, I386 = 0xC000003E, 0x40000003
-ALLOW, TRACE = 0x7FFF0000, 0x7FF00000
+TRACE = 0x7FF00000
 
 
 def decision(nr: int, *args: int, arch: int = X86_64) -> int:
-    data = struct.pack("<iIQ6Q", nr, arch, 0, *args, *[0] * (6 - len(args)))
     lines = [(it.code, it.jt, it.jf, it.k) for it in instructions()]
-    accumulator = at = 0
-    while True:
-        code, true, false, k = lines[at]
-        at += 1
-        if code == 0x20:
-            (accumulator,) = struct.unpack_from("<I", data, k)
-        elif code == 0x54:
-            accumulator &= k
-        elif code == 0x15:
-            at += true if accumulator == k else false
-        else:
-            assert code == 0x06
-            return int(k)
+    return outcome(lines, nr, *args, arch=arch)
 
 
 # By name, from /usr/include/asm/unistd_64.h.

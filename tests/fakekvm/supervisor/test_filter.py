@@ -7,30 +7,15 @@ import struct
 import pytest
 
 from fakekvm.supervisor.filter import program
+from tests.bpf import ALLOW, I386, X86_64, outcome
 
-X86_64, I386 = 0xC000003E, 0x40000003
-ALLOW, NOTIFY = 0x7FFF0000, 0x7FC00000
+NOTIFY = 0x7FC00000
 AT_EMPTY_PATH = 0x1000
 
 
 def decision(nr: int, *args: int, arch: int = X86_64, kvm_requests: list[int] | None = None) -> int:
-    data = struct.pack("<iIQ6Q", nr, arch, 0, *args, *[0] * (6 - len(args)))
     lines = list(struct.iter_unpack("<HBBI", program(kvm_requests)))
-    accumulator = at = 0
-    while True:
-        code, true, false, k = lines[at]
-        at += 1
-        if code == 0x20:
-            (accumulator,) = struct.unpack_from("<I", data, k)
-        elif code == 0x54:
-            accumulator &= k
-        elif code == 0x15:
-            at += true if accumulator == k else false
-        elif code == 0x45:
-            at += true if accumulator & k else false
-        else:
-            assert code == 0x06
-            return int(k)
+    return outcome(lines, nr, *args, arch=arch)
 
 
 # By name, from /usr/include/asm/unistd_64.h.
