@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-qemu-10 bench soak soak-order soak-conformance soak-fuzz-streams backtest format clean
+.PHONY: demo test test-qemu-10 bench soak soak-order soak-conformance soak-storms soak-fuzz-streams backtest format clean
 
 demo: $(STAMP)
 	@$(BIN)/kvmenc demo
@@ -35,6 +35,10 @@ soak-order: $(STAMP)
 # Random sequences of calls, on the fake and on the kernel.
 soak-conformance: $(STAMP)
 	KVMENC_CONFORMANCE_EXAMPLES=5000 $(BIN)/pytest -q -s tests/fakekvm/test_conformance_machine.py
+
+# All tests that meet a fake kernel, under each storm of faults, with ten seeds (3 hours).
+soak-storms: $(STAMP)
+	KVMENC_STORM_SEEDS=1-10 $(BIN)/pytest -q -s --timeout 3600 tests/storms/test_suite.py -k no_answer
 
 # A million broken migration streams, each read or refused within bounds (an hour).
 soak-fuzz-streams: $(STAMP)

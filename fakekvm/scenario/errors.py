@@ -19,9 +19,14 @@ class ScenarioError(ValueError):
     def __init__(self, file: str, line: int, key: str, found: str, expected: str) -> None:
         place = f"{file}:{line}" if line else file
         where = f"{place}: {key}" if key else place
-        super().__init__(f"{where}: {found}; expected {expected}")
+        super().__init__(_printable(f"{where}: {found}; expected {expected}"))
         self.file = file
         self.line = line
         self.key = key
         self.found = found
         self.expected = expected
+
+
+def _printable(text: str) -> str:
+    """One line, whatever a file or its name holds: a terminal obeys control characters."""
+    return "".join(it if it.isprintable() else repr(it)[1:-1] for it in text)

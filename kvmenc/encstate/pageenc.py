@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 __all__ = ["Offer", "PageEncSource", "offered_revisions"]
 
 # The kernel kmallocs a bitmap of the range asked for: more than 4 MiB (128 GiB of guest) fails with
-# ENOMEM, and less may when its memory is fragmented. 128 KiB (4 GiB of guest) hardly ever does.
-CHUNK_PAGES = 1 << 20
+# ENOMEM, and less may when its memory is fragmented. 128 KiB (4 GiB of guest) hardly ever does, and
+# of what fits in a page there is always some.
+CHUNK_PAGES, LEAST_CHUNK_PAGES = 1 << 20, 1 << 15
 
 # Of a list too the kernel kmallocs a copy, so it has no more than 4 MiB of entries to give.
 FIRST_ENTRIES, MAX_ENTRIES = 256, 1 << 18
@@ -45,7 +46,7 @@ class Offer:
 
     Attributes:
         candidates: revisions whose number is implemented; which one it is, no kernel tells.
-        unclear: numbers with an answer that says neither yes nor no, one line each.
+        unclear: calls with an answer that says neither yes nor no, one line each.
     """
 
     candidates: tuple[PageEncRevision, ...]
@@ -56,7 +57,7 @@ class Offer:
 
         Raises:
             InputError: no such name, or several candidates and no name.
-            NotSupported: the kernel does not offer it.
+            NotSupported: the kernel does not offer it, or it is unclear whether it does.
         """
         if name is not None and name not in uapi.REVISIONS:
             msg = f"no encryption bitmap revision {name!r}; there are: {', '.join(uapi.REVISIONS)}"
@@ -77,8 +78,11 @@ class Offer:
         wanted = f"revision {name} of the encryption bitmap" if name else "an encryption bitmap"
         others = ", ".join(revision.name for revision in self.candidates)
         hint = f"; it may have: {others}" if others else ""
-        unclear = f"; unclear: {', '.join(self.unclear)}" if self.unclear else ""
-        return f"this kernel does not offer {wanted}{hint}{unclear}"
+        if self.unclear:
+            return (
+                f"it is not clear if this kernel offers {wanted}{hint}; {', '.join(self.unclear)}"
+            )
+        return f"this kernel does not offer {wanted}{hint}"
 
 
 def offered_revisions(scratch: Vm) -> Offer:
@@ -97,7 +101,7 @@ def offered_revisions(scratch: Vm) -> Offer:
     return Offer(
         candidates=tuple(r for r in uapi.REVISIONS.values() if answers[r.get] == "EFAULT"),
         unclear=tuple(
-            f"{number:#010x} gives {answer}"
+            f"{uapi.name_of(number)}(NULL), {number:#010x}, gives {answer}"
             for number, answer in answers.items()
             if answer not in {"EFAULT", "ENOTTY"}
         ),
@@ -132,6 +136,7 @@ class PageEncSource:
         self._revision = revision
         self._entries = np.zeros((FIRST_ENTRIES, 2), "<u8")
         self._buffer = np.empty(0, "<u8")
+        self._chunk_pages = CHUNK_PAGES
         self.name = f"{revision.get.name} ({revision.name})"
 
     def read(self, slots: Sequence[MemSlot]) -> Iterator[tuple[MemSlot, Words]]:
@@ -171,14 +176,22 @@ class PageEncSource:
         self._vm.ioctl(self._revision.get, arg, f"slot={slot.slot_id}")
 
     def _get_gfns(self, slot: MemSlot, words: Words) -> None:
-        for first in range(0, slot.npages, CHUNK_PAGES):
-            arg = uapi.kvm_page_enc_bitmap()
-            arg.start_gfn = slot.base_gfn + first
-            arg.num_pages = min(CHUNK_PAGES, slot.npages - first)
-            # self._buffer holds the words during the call
-            arg.enc_bitmap = words[first // 64 :].ctypes.data
-            detail = f"start_gfn={arg.start_gfn:#x}, num_pages={arg.num_pages}"
-            self._vm.ioctl(self._revision.get, arg, detail)
+        first = 0
+        while first < slot.npages:
+            npages = min(self._chunk_pages, slot.npages - first)
+            try:
+                self._get_chunk(slot.base_gfn + first, npages, words[first // 64 :])
+            except IoctlError as error:
+                if error.errno != errno.ENOMEM or npages <= LEAST_CHUNK_PAGES:
+                    raise
+                self._chunk_pages = max(LEAST_CHUNK_PAGES, npages // 128 * 64)
+            else:
+                first += npages
+
+    def _get_chunk(self, gfn: int, npages: int, words: Words) -> None:
+        arg = uapi.kvm_page_enc_bitmap(start_gfn=gfn, num_pages=npages)
+        arg.enc_bitmap = words.ctypes.data  # self._buffer holds the words during the call
+        self._vm.ioctl(self._revision.get, arg, f"start_gfn={gfn:#x}, num_pages={npages}")
 
     def _from_list(self, slots: Sequence[MemSlot]) -> Iterator[tuple[MemSlot, Words]]:
         starts, ends = self._shared_gfns()

@@ -84,7 +84,7 @@ def probe(
         verdicts = dirty_verdicts(system, checks) + private_verdicts(
             system,
             encrypt_op=encrypt_op.value,
-            candidates=[revision.name for revision in offer.candidates],
+            offer=offer,
             hypercalls=hypercalls,
         )
     return Probe(backend=backend.name, evidence=evidence, verdicts=verdicts, self_test=checks)
@@ -101,8 +101,10 @@ def _machine(system: KvmSystem, root: Path) -> list[Evidence]:
 def _bitmap(offer: Offer) -> Evidence:
     names = ", ".join(revision.name for revision in offer.candidates)
     says = f"the kernel implements the number of {names}" if names else "ENOTTY to all: none here"
-    if offer.unclear:
-        says += f"; unclear: {', '.join(offer.unclear)}"
+    if offer.unclear and not names:
+        says = f"it is not clear if there is one; {', '.join(offer.unclear)}"
+    elif offer.unclear:
+        says += f"; not clear: {', '.join(offer.unclear)}"
     return Evidence("encryption bitmap", names or "none", "each GET number, NULL, scratch VM", says)
 
 

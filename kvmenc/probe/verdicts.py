@@ -12,6 +12,7 @@ from kvmenc.probe.selftest import RING_BURST, Check
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from kvmenc.encstate.pageenc import Offer
     from kvmenc.kvm import KvmSystem
 
 __all__ = ["dirty_verdicts", "private_verdicts"]
@@ -47,20 +48,20 @@ def _ring(ring_bytes: int, checks: Sequence[Check]) -> Verdict:
 
 
 def private_verdicts(
-    system: KvmSystem, *, encrypt_op: str, candidates: Sequence[str], hypercalls: bool | None
+    system: KvmSystem, *, encrypt_op: str, offer: Offer, hypercalls: bool | None
 ) -> list[Verdict]:
     """Are there encrypted guests, and who can say which of their pages are private?
 
     Args:
         system: the KVM.
         encrypt_op: the value of the evidence of that name.
-        candidates: revisions of the bitmap ioctl whose number the kernel implements.
+        offer: revisions of the bitmap ioctl whose number the kernel implements.
         hypercalls: whether a trial guest's KVM_HC_MAP_GPA_RANGE arrived; None if not tried.
     """
     mask = system.check_extension(uapi.KVM_CAP_VM_TYPES)
     return [
         _sev(mask, encrypt_op),
-        _bitmap(candidates),
+        _bitmap(offer),
         _hypercall(hypercalls),
         _guest_memfd(system, mask),
     ]
@@ -72,11 +73,16 @@ def _sev(mask: int, encrypt_op: str) -> Verdict:
         return Verdict("SEV guests", "yes", "VM types " + ", ".join(types))
     if encrypt_op in {"0", "EFAULT"}:
         return Verdict("SEV guests", "yes", "KVM answers SEV commands; its types are not listed")
-    return Verdict("SEV guests", "no", "no SEV VM type, and KVM_MEMORY_ENCRYPT_OP says ENOTTY")
+    if encrypt_op == "ENOTTY":
+        return Verdict("SEV guests", "no", "no SEV VM type, and KVM_MEMORY_ENCRYPT_OP says ENOTTY")
+    return Verdict("SEV guests", "unknown", f"KVM_MEMORY_ENCRYPT_OP(NULL) failed: {encrypt_op}")
 
 
-def _bitmap(candidates: Sequence[str]) -> Verdict:
+def _bitmap(offer: Offer) -> Verdict:
     question = "private/shared by KVM_GET_PAGE_ENC_BITMAP"
+    if offer.unclear:
+        return Verdict(question, "unknown", f"no clear answer: {offer.unclear[0]}")
+    candidates = [revision.name for revision in offer.candidates]
     if not candidates:
         return Verdict(question, "no", "no number of any posted revision is implemented")
     if len(candidates) == 1:

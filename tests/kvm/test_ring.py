@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import signal
 import struct
 from collections import deque
 
@@ -10,7 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fakekvm import Host
+from kvmenc import uapi
+from kvmenc.backend.fake import FakeBackend
 from kvmenc.errors import HostError
+from kvmenc.kvm import KvmSystem
 from kvmenc.ring import DirtyRing
 
 ENTRIES = 256
@@ -85,3 +90,23 @@ def test_every_entry_is_harvested_once_and_in_order(
                 producer.push(slot, page)
     ring.close()
     producer.area.close()
+
+
+class Looking(FakeBackend):
+    """Notes which signals could come while a ring is reset."""
+
+    def ioctl(self, fd: int, request: int, arg: int) -> int:
+        if request == uapi.KVM_RESET_DIRTY_RINGS:
+            self.blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        return super().ioctl(fd, request, arg)
+
+
+def test_no_signal_comes_while_a_ring_is_reset() -> None:
+    """Kernels since v6.17 stop then, and forget pages that they have taken back."""
+    backend = Looking(Host())
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    with KvmSystem.open(backend) as system, system.create_vm() as vm:
+        vm.enable_dirty_ring(4096)
+        assert vm.reset_dirty_rings() == 0
+    assert backend.blocked >= signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before

@@ -342,7 +342,8 @@ def _deal(rng: random.Random) -> list[_Run]:
 
 
 def _run_to_halt(vcpu: Vcpu) -> None:
-    reason = vcpu.run()
+    while (reason := vcpu.run()) == Exit.INTR:
+        pass
     if reason != Exit.HLT:
         msg = f"a vCPU stopped: {reason.name}"
         raise RuntimeError(msg)

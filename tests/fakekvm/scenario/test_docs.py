@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from fakekvm import guests, scenario
+from fakekvm.faults import Fault
 from fakekvm.host import host_names
 from fakekvm.revisions import REVISIONS
 from fakekvm.scenario import ScenarioError
@@ -27,6 +28,17 @@ def rows_after(head: str) -> list[list[str]]:
 
 def code(cell: str) -> list[str]:
     return re.findall("`([^`]+)`", cell)
+
+
+def test_faults_are_told_with_all_their_keys() -> None:
+    faults = TEXT.split("## Faults")[1].split("\n## ")[0]
+    (example,) = re.findall(r"```toml\n(.*?)```", faults, re.DOTALL)
+    head = f'schema = "{scenario.SCHEMA}"\nhost = "sev-v9"\n'
+    guest = '[[guest]]\n[[guest.phase]]\ndoes = "halt"\n'
+    assert len(scenario.parse(head + guest + example).faults) == 3
+    named = {name for row in rows_after("| key |") for cell in row[:2] for name in code(cell)}
+    fields = {own.name for own in dataclasses.fields(Fault)}
+    assert fields | {"above", "delay", "DEATH"} == named | {"DEATH"}
 
 
 def test_the_example_can_be_loaded() -> None:

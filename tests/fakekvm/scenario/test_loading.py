@@ -620,3 +620,63 @@ def test_any_toml_is_a_scenario_or_a_scenario_error(
 def test_any_text_is_a_scenario_or_a_scenario_error(text: str) -> None:
     error = outcome(text)
     assert error is None or "; expected " in str(error)
+
+
+WHOLE = (
+    HEAD
+    + """about = "all kinds of keys"
+seed = 7
+[host]
+base = "sev-v9"
+firmware = { send = 400 }
+capabilities = { 192 = 0 }
+[[guest]]
+vms = [0, 1]
+vcpus = [0]
+at_end = "repeat"
+[[guest.phase]]
+does = "zipf"
+gfns = ["0x10-0x1f", "1 MiB-2 MiB", "slot 0", "25%-50%", 7]
+steps = 100
+split = true
+exponent = 1.5
+[[guest.phase]]
+does = "rest"
+rest = "5 ms"
+[[fault]]
+request = "KVM_GET_DIRTY_LOG"
+error = "EINTR"
+chance = 0.5
+every = 2
+[[fault]]
+request = "KVM_GET_PAGE_ENC_BITMAP"
+above = "4 KiB"
+[[fault.before]]
+does = "announce"
+gfns = "0x100"
+private = false
+"""
+)
+CHANGES = st.tuples(
+    st.integers(0, len(WHOLE)),
+    st.integers(0, 9),
+    st.sampled_from([*"[]{}=.,\"'#\n -0x%", "true", "[[fault]]\n", "9" * 30, "\0", "\u2028"])
+    | st.text(max_size=3),
+)
+
+
+@given(st.lists(CHANGES, min_size=1, max_size=3))
+@settings(max_examples=int(os.environ.get("KVMENC_FUZZ_INPUTS", "200")), deadline=None)
+def test_a_scenario_that_was_changed_is_one_or_one_clear_line(
+    changes: list[tuple[int, int, str]],
+) -> None:
+    text = WHOLE
+    for at, length, put in changes:
+        text = text[:at] + put + text[at + length :]
+    error = outcome(text)
+    if error is not None:
+        message = str(error)
+        assert message.isprintable(), "no control characters, hence one line"
+        assert "; expected " in message
+        assert len(message) < 1500
+        assert 0 < error.line <= text.count("\n") + 1
