@@ -6,6 +6,20 @@ import os
 
 import pytest
 
+#: A program: it opens /dev/kvm, waits for the signal that its argument names, and tells of it.
+WAITS = """
+import os, signal, sys
+def told(number, frame):
+    os.write(1, b"told %d\\n" % number)
+    os._exit(5)
+signal.signal(getattr(signal, sys.argv[1]), told)
+signal.alarm(60)
+os.open("/dev/kvm", os.O_RDWR)
+os.write(1, b"waiting\\n")
+while True:
+    signal.pause()
+"""
+
 
 def kvm_opens() -> bool:
     try:

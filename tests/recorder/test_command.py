@@ -14,25 +14,12 @@ import pytest
 
 from kvmenc.backend.recordfile import load_recording
 from tests.recorder.conftest import on_kvm
-from tests.support import need_kvm
+from tests.support import WAITS, need_kvm
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.recorder.conftest import Record
-
-WAITS = """
-import os, signal, sys
-def told(number, frame):
-    os.write(1, b"told %d\\n" % number)
-    os._exit(5)
-signal.signal(getattr(signal, sys.argv[1]), told)
-signal.alarm(60)
-os.open("/dev/kvm", os.O_RDWR)
-os.write(1, b"waiting\\n")
-while True:
-    signal.pause()
-"""
 
 
 def start(*args: str) -> subprocess.Popen[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.fakekvm.supervisor.conftest import FAKE, on_fake, start
+from tests.support import WAITS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,19 +58,6 @@ def test_where_it_cannot_be_had() -> None:
     result = on_fake(*FAKE, "true")
     assert result.returncode == 3
     assert "already" in result.stderr
-
-
-WAITS = """
-import signal, sys
-def told(number, frame):
-    print("told", number, flush=True)
-    sys.exit(5)
-signal.signal(getattr(signal, sys.argv[1]), told)
-signal.alarm(60)
-print("waiting", flush=True)
-while True:
-    signal.pause()
-"""
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGQUIT"])
