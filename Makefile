@@ -12,8 +12,9 @@ test: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -q -n auto --maxprocesses 4 --dist loadfile -m "not (bench or qemu or alone)"
-	$(BIN)/pytest -q -m "(qemu or alone) and not bench"
+	$(BIN)/pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
+	  -m "not (bench or alone)"
+	$(BIN)/pytest -q -m "alone and not bench"
 
 # Plans against migrations of the newer QEMU that tools/qemu-binary.sh has fetched.
 test-qemu-10: $(STAMP)

@@ -117,6 +117,13 @@ def test_help_fits_into_80_columns() -> None:
         assert max(len(line) for line in result.stdout.splitlines()) <= 80
 
 
+@pytest.mark.parametrize("package", ["kvmenc", "fakekvm"])
+def test_a_package_can_be_run(package: str) -> None:
+    command = [sys.executable, "-m", package, "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout.startswith(f"Usage: {package} ")
+
+
 def test_the_version_is_printed() -> None:
     result = kvmenc("--version")
     assert result.returncode == 0

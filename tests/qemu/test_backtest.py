@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from kvmenc.backtest import Run
 
-pytestmark = pytest.mark.qemu
+pytestmark = [pytest.mark.qemu, pytest.mark.alone]
 
 
 def recorded(folder: Path, name: str) -> Run:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from tests.qemu.pressure import Pressure
     from tests.qemu.test_precopy import Misfits
 
-pytestmark = pytest.mark.qemu
+pytestmark = [pytest.mark.qemu, pytest.mark.alone]
 
 LINK_BYTES_PER_S = 1e9
 SMALL = Setup(ram_mib=256, cpu_limit_s=120)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from kvmenc.memory.words import Words
     from kvmenc.watch.wishes import OnPoint, Watched
 
-pytestmark = pytest.mark.qemu
+pytestmark = [pytest.mark.qemu, pytest.mark.alone]
 
 UNCAPPED = Parameters(max_bandwidth_bytes_per_s=1e12)
 # What a busy host may keep a vCPU from running; a sample's interval is shorter only at first.

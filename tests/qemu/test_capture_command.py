@@ -192,7 +192,7 @@ def test_a_qemu_that_exits_midway_is_said_and_what_was_seen_is_kept(
 
 
 def test_another_measurement_is_not_disturbed(qemu: Machine, tmp_path: Path) -> None:
-    qemu.command("calc-dirty-rate", calc_time=5, mode="dirty-bitmap")
+    qemu.command("calc-dirty-rate", calc_time=30, mode="dirty-bitmap")
     made = capture(qemu, tmp_path / "a.capture")
     assert made.returncode == 3
     assert made.stderr.count("\n") == 1

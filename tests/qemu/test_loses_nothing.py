@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from kvmenc.memory.slots import MemSlot
 
-pytestmark = pytest.mark.qemu
+pytestmark = [pytest.mark.qemu, pytest.mark.alone]
 
 UNCAPPED = Parameters(max_bandwidth_bytes_per_s=1e12)
 #: Some of every word position, and all of some words.

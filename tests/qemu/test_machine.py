@@ -26,7 +26,7 @@ from tests.qemu.setup import SETUPS, Setup
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.qemu
+pytestmark = [pytest.mark.qemu, pytest.mark.alone]
 
 UNCAPPED = Parameters(max_bandwidth_bytes_per_s=1e12)
 SPARSE = pytest.param(Setup(ram="unreserved", ram_mib=1 << 16), id="64 GiB, sparse")

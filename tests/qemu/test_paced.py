@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _PAGES = 6000
 
-pytestmark = pytest.mark.qemu
+pytestmark = [pytest.mark.qemu, pytest.mark.alone]
 
 
 def words(qemu: Machine) -> NDArray[np.uint32]:

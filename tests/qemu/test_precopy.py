@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     #: By field of query-migrate: what it was, and what was planned.
     Misfits = dict[str, tuple[object, object]]
 
-pytestmark = pytest.mark.qemu
+pytestmark = [pytest.mark.qemu, pytest.mark.alone]
 
 CAP_BYTES_PER_S = 32 * 2**20
 WINDOW_BYTES = CAP_BYTES_PER_S // 10

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from kvmenc.memory.slots import MemSlot
 
-pytestmark = pytest.mark.qemu
+pytestmark = [pytest.mark.qemu, pytest.mark.alone]
 
 LOOKS = 100
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kvmenc.plan import Profile
     from kvmenc.plan.result import QueryMigrate
 
-pytestmark = pytest.mark.qemu
+pytestmark = [pytest.mark.qemu, pytest.mark.alone]
 
 UNCAPPED = Parameters(max_bandwidth_bytes_per_s=1e12)
 CAPPED = Parameters(max_bandwidth_bytes_per_s=32 * 2**20, link_bytes_per_s=1e9)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -64,6 +66,12 @@ class Sleeper:
         self._process.stdin.write("\n")
         self._process.stdin.flush()
         return Report(*map(int, self._line().split()))
+
+    def stop(self) -> None:
+        """Returns when it is: a signal takes a moment to come."""
+        self.kill(signal.SIGSTOP)
+        while not all(procfs.state(tid) == "T" for tid in procfs.thread_ids(self.pid)):
+            time.sleep(0.001)
 
     def signal_thread(self, number: int) -> None:
         assert _libc.tgkill(self.pid, self.tid, number) == 0

@@ -139,7 +139,7 @@ def test_signals_to_the_process_reach_it_meanwhile(start: Callable[[str], Sleepe
 def test_a_stopped_process_is_told_and_goes_on_later(start: Callable[[str], Sleeper]) -> None:
     sleeper = start("futex")
     with Injector(sleeper.target) as injector:
-        sleeper.kill(signal.SIGSTOP)
+        sleeper.stop()
         with pytest.raises(HostError, match=r"was stopped: continue it first"):
             injector.run([GETPID])
         sleeper.kill(signal.SIGCONT)

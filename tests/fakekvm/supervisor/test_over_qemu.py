@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from kvmenc.plan.result import QueryMigrate
 
-pytestmark = pytest.mark.qemu
+pytestmark = [pytest.mark.qemu, pytest.mark.alone]
 
 PARAMETERS = Parameters(max_bandwidth_bytes_per_s=1e9, downtime_limit_ms=300)
 NPAGES = 0x400
