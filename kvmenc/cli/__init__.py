@@ -30,6 +30,7 @@ COMMANDS = {
     "migrate": "The real migration, beside what was predicted of it.",
     "plan": "What a migration would do: rounds, time, pause, verdict.",
     "probe": "What this host's KVM can do, and what that means.",
+    "report": "A capture and its plan as one HTML page.",
     "show": "What is in a capture: memory map, counts, curve.",
     "stream": "What is in a saved migration stream, page by page.",
     "sweep": "Plans over a grid of bandwidths and downtime limits.",

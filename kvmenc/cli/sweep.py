@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kvmenc import units
 from kvmenc.cli.common import (
     BANDWIDTH,
     TIME,
@@ -21,7 +22,7 @@ from kvmenc.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["command"]
+__all__ = ["command", "default_grid"]
 
 _BANDWIDTHS = "100Mbit,1Gbit,2Gbit,2.5Gbit,5Gbit,10Gbit,25Gbit,40Gbit"
 _DOWNTIME_LIMITS = "125ms,250ms,500ms,1s,2s,5s"
@@ -43,6 +44,14 @@ def _listed(unit: Unit) -> Callable[[click.Context, click.Parameter, tuple[str, 
         return sorted({unit.convert(word, param, ctx) for word in words})
 
     return convert
+
+
+def default_grid() -> tuple[list[float], list[float]]:
+    """Bandwidths in bytes per second, and downtime limits in milliseconds."""
+    return (
+        [units.parse_bandwidth_bytes_per_s(it) for it in _BANDWIDTHS.split(",")],
+        [units.parse_time_ms(it) for it in _DOWNTIME_LIMITS.split(",")],
+    )
 
 
 @click.command(epilog=_EXAMPLES)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kvmenc.capture import BitmapKind, CaptureFile
     from kvmenc.memory.words import Words
 
-__all__ = ["BlockRow", "ShowReport"]
+__all__ = ["BlockRow", "ShowReport", "block_row"]
 
 
 class BlockRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,13 +73,14 @@ class ShowReport(msgspec.Struct, frozen=True, kw_only=True):
         rows, maps = [], []
         for index, block in enumerate(file.capture.blocks):
             bitmaps = {kind: file.bitmap(kind, block.name) for kind in file.kinds(block.name)}
-            rows.append(_row(file.capture, index, bitmaps))
+            rows.append(block_row(file.capture, index, bitmaps))
             if bitmaps:
                 maps.append(BlockMap.of(block.name, block.npages, bitmaps))
         return cls(capture=file.capture, blocks=rows, maps=maps)
 
 
-def _row(capture: Capture, index: int, bitmaps: dict[BitmapKind, Words]) -> BlockRow:
+def block_row(capture: Capture, index: int, bitmaps: dict[BitmapKind, Words]) -> BlockRow:
+    """The RAMBlock at this index, with what its bitmaps say."""
     block = capture.blocks[index]
     dirtied_private, dirtied_shared = _dirtied(capture, index, bitmaps)
     return BlockRow(

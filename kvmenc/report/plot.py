@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["SEVERAL", "Series", "plot"]
+__all__ = ["MOST_STEPS", "SEVERAL", "Series", "TimeAxis", "plot", "round_step"]
 
 #: Drawn where several curves run through one place.
 SEVERAL = "*"
-_MOST_STEPS = 6
+#: Of an axis.
+MOST_STEPS = 6
 _MOST_ROWS = 12
 
 
@@ -51,11 +52,11 @@ def plot(curves: Sequence[Series], width: int) -> list[str]:
         Lines: the drawing, its time axis, the axis' labels.
     """
     most = max(max(curve.pages) for curve in curves)
-    step_pages = _round_step(most / _MOST_STEPS)
+    step_pages = round_step(most / MOST_STEPS)
     steps = math.ceil(most / step_pages)
     step_rows = _MOST_ROWS // steps
     margin = len(f"{step_pages * steps:,}")
-    axis = _TimeAxis.over(curves, width - margin - 2)
+    axis = TimeAxis.over(curves, width - margin - 2)
     grid = _draw(curves, axis.times_ms(), step_rows / step_pages, step_rows * steps)
     lines = []
     for row in range(step_rows * steps, -1, -1):
@@ -66,7 +67,7 @@ def plot(curves: Sequence[Series], width: int) -> list[str]:
     return [*lines, f"{'':{margin}} +{ticks}", f"{'':{margin}}  {names}".rstrip()]
 
 
-def _round_step(least: float) -> int:
+def round_step(least: float) -> int:
     """The first of 1, 2, 5, 10, 20, 50 ... that is at least ``least``."""
     power = 1
     while power * 10 < least:
@@ -89,7 +90,7 @@ def _draw(
 
 
 @dataclass(frozen=True, slots=True)
-class _TimeAxis:
+class TimeAxis:
     """Columns for times between two, ``logarithmic`` or not."""
 
     first_ms: float
@@ -98,7 +99,8 @@ class _TimeAxis:
     logarithmic: bool
 
     @classmethod
-    def over(cls, curves: Sequence[Series], columns: int) -> _TimeAxis:
+    def over(cls, curves: Sequence[Series], columns: int) -> TimeAxis:
+        """From the first point of all curves to the last, or from 0 where that is no long way."""
         first_ms = min(curve.ms[0] for curve in curves)
         last_ms = max(curve.ms[-1] for curve in curves)
         if last_ms < 4 * first_ms:
@@ -110,10 +112,16 @@ class _TimeAxis:
         space = np.geomspace if self.logarithmic else np.linspace
         return space(self.first_ms, self.last_ms, self.columns)
 
+    def place(self, ms: float) -> float:
+        """Where a time is: 0 in the first column, 1 in the last."""
+        if not self.logarithmic:
+            return ms / self.last_ms
+        return math.log(ms / self.first_ms) / math.log(self.last_ms / self.first_ms)
+
     def lines(self) -> tuple[str, str]:
         """The axis with a mark at each round time, and below the names of those that have room."""
         ticks, names = ["-"] * self.columns, ""
-        for ms in self._round_ms():
+        for ms in self.round_ms():
             column = int(np.argmin(np.abs(self.times_ms() - ms)))
             ticks[column] = "+"
             name = units.format_time(ms) if ms else "0"
@@ -122,7 +130,8 @@ class _TimeAxis:
                 names = f"{names:{start}}{name}"
         return "".join(ticks), names
 
-    def _round_ms(self) -> list[float]:
+    def round_ms(self) -> list[float]:
+        """Round times on it, growing."""
         if not self.logarithmic:
             step = self.last_ms / 4
             return [step * i for i in range(5)]

@@ -21,14 +21,26 @@ if TYPE_CHECKING:
     from kvmenc.capture import BlockFacts, Capture, Costs, DeviceCurve, EndedBy, How, Window
     from kvmenc.report.captured import BlockRow
 
-__all__ = ["ShowReport", "print_show"]
+__all__ = [
+    "ENDED_BY",
+    "MEMORY",
+    "WRITTEN",
+    "ShowReport",
+    "cost_lines",
+    "device_line",
+    "origin_lines",
+    "page_count",
+    "print_show",
+    "zero_bound_lines",
+]
 
 _HOW: dict[How, str] = {
     "sync": "dirty pages taken from KVM's log",
     "peek": "KVM's dirty log read without taking from it",
     "calc-dirty-rate": "dirty pages as QEMU's calc-dirty-rate counts them",
 }
-_ENDED_BY: dict[EndedBy, str] = {
+#: Why a window has no more points.
+ENDED_BY: dict[EndedBy, str] = {
     "time": "its time was over",
     "another-reader": "another reader took dirty bits",
     "log-stopped": "dirty logging was switched off",
@@ -37,13 +49,15 @@ _ENDED_BY: dict[EndedBy, str] = {
     "interrupted": "the capture was told to stop",
 }
 
-_MEMORY = {
+#: Headings, and the fields of a ``BlockRow`` below them.
+MEMORY = {
     "pages": "npages",
     "private": "private_pages",
     "shared": "shared_pages",
     "zero": "zero_pages",
 }
-_WRITTEN = {
+#: Likewise.
+WRITTEN = {
     "private": "dirtied_private_pages",
     "shared": "dirtied_shared_pages",
     "by devices": "device_pages",
@@ -55,14 +69,14 @@ def print_show(report: ShowReport, console: Console) -> None:
     """Where it comes from, counts, windows, curve, map, costs, notes."""
     capture = report.capture
     console.print(Text(f"Capture of {capture.source}", "bold"))
-    for line in _origin(capture):
+    for line in origin_lines(capture):
         console.print(Text(line))
     _heading(f"Memory (pages of {units.format_size(capture.page_size)})", console)
-    console.print(_counts(report.blocks, _MEMORY))
-    for line in _zero_bounds(capture.blocks):
+    console.print(_counts(report.blocks, MEMORY))
+    for line in zero_bound_lines(capture.blocks):
         console.print(bullet(line))
     _heading("Pages written at least once while watched", console)
-    console.print(_counts(report.blocks, _WRITTEN))
+    console.print(_counts(report.blocks, WRITTEN))
     if capture.samples:
         flips = sum(sample.flipped_pages for sample in capture.samples)
         console.print(bullet(f"pages changed between private and shared: {flips:,} times"))
@@ -73,7 +87,7 @@ def print_show(report: ShowReport, console: Console) -> None:
     if report.maps:
         _heading("Memory map", console)
         print_maps(report.maps, capture.page_size, console)
-    if notes := [*_costs(capture.costs), *capture.notes]:
+    if notes := [*cost_lines(capture.costs), *capture.notes]:
         _heading("Notes", console)
     for line in notes:
         console.print(bullet(line))
@@ -83,7 +97,8 @@ def _heading(text: str, console: Console) -> None:
     console.print(Text(f"\n{text}", "bold"))
 
 
-def _origin(capture: Capture) -> Iterator[str]:
+def origin_lines(capture: Capture) -> Iterator[str]:
+    """When and how it was made, on what host, and where private/shared is from."""
     if it := capture.provenance:
         made = it.captured_at.replace("T", " ").replace("Z", " UTC")
         yield f"Made {made} by kvmenc {it.kvmenc_version}; {_HOW[it.how]}."
@@ -108,20 +123,23 @@ def _counts(blocks: Sequence[BlockRow], fields: Mapping[str, str]) -> Table:
         if it is None:
             table.add_row(f"({number} more)")
         else:
-            table.add_row(Text(it.name), *(_pages([getattr(it, name)]) for name in fields.values()))
+            table.add_row(
+                Text(it.name), *(page_count([getattr(it, name)]) for name in fields.values())
+            )
     if len(blocks) > 1:
         sums = ([getattr(it, name) for it in blocks] for name in fields.values())
-        table.add_row("all", *map(_pages, sums))
+        table.add_row("all", *map(page_count, sums))
     return table
 
 
-def _pages(counts: Sequence[int | None]) -> str:
+def page_count(counts: Sequence[int | None]) -> str:
     """Their sum, unless one of them is not known."""
     known = [count for count in counts if count is not None]
     return f"{sum(known):,}" if len(known) == len(counts) else "-"
 
 
-def _zero_bounds(blocks: Sequence[BlockFacts]) -> Iterator[str]:
+def zero_bound_lines(blocks: Sequence[BlockFacts]) -> Iterator[str]:
+    """Where zero pages were estimated, how well."""
     for it in blocks:
         if it.zero_low_pages is not None and it.zero_high_pages is not None:
             yield (
@@ -142,7 +160,7 @@ def _windows(windows: Sequence[Window]) -> Table:
             units.format_time(it.points[-1].ms),
             units.format_time(it.start_error_ms),
             str(len(it.points)),
-            _ENDED_BY[it.ended_by],
+            ENDED_BY[it.ended_by],
         )
     return table
 
@@ -166,10 +184,11 @@ def _print_curve(capture: Capture, console: Console) -> None:
     for line in [*lines, ", ".join([*seen, *several])]:
         console.print(Text(line))
     if it:
-        console.print(Text(_device(it)))
+        console.print(Text(device_line(it)))
 
 
-def _device(it: DeviceCurve) -> str:
+def device_line(it: DeviceCurve) -> str:
+    """What only devices wrote, and how sure that is."""
     last = it.points[-1]
     return (
         f"Devices wrote about {sum(last.pages):,} pages that no vCPU wrote, in "
@@ -179,7 +198,8 @@ def _device(it: DeviceCurve) -> str:
     )
 
 
-def _costs(costs: Costs | None) -> Iterator[str]:
+def cost_lines(costs: Costs | None) -> Iterator[str]:
+    """What looking cost the guest."""
     if not costs:
         return
     if costs.log_start_ms is not None:

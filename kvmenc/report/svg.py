@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
     from kvmenc.plan.grid import Cell, Grid
 
-__all__ = ["draw_grid"]
+__all__ = ["COLOURS", "FIRST_LIGHT", "draw_grid", "shade_of", "time_range"]
 
 #: Long times first: the quickest migration is the lightest cell.
-_COLOURS = ("#00224e", "#2a3f6d", "#575d6d", "#7d7c78", "#a59c74", "#d2c060", "#fee838")
+COLOURS = ("#00224e", "#2a3f6d", "#575d6d", "#7d7c78", "#a59c74", "#d2c060", "#fee838")
 #: From this one on black can be read on it.
-_FIRST_LIGHT = 3
+FIRST_LIGHT = 3
 #: A cell that does not converge, and the strokes over it.
 _NEVER, _STROKES = "#f2f2f2", "#bbb"
 _GREY = "#444"
@@ -106,31 +106,31 @@ def _axes(grid: Grid, frame: _Frame) -> Iterator[str]:
         yield svg_text(_LEFT - 8, y, units.format_bit_rate(bandwidth), anchor="end")
 
 
-def _times(grid: Grid) -> tuple[float, float] | None:
+def time_range(grid: Grid) -> tuple[float, float] | None:
     """The shortest and the longest of the migrations that end."""
     totals = [cell.total_time_ms for cell in grid.cells if cell.total_time_ms is not None]
     return (min(totals), max(totals)) if totals else None
 
 
 def _cells(grid: Grid, frame: _Frame) -> Iterator[str]:
-    low, high = _times(grid) or (1.0, 1.0)
+    low, high = time_range(grid) or (1.0, 1.0)
     for row, (_, cells) in enumerate(grid.rows()):
         for column, cell in enumerate(cells):
             x, y = _LEFT + _CELL_WIDTH * column, frame.top + _CELL_HEIGHT * row
-            yield from _cell(cell, x, y, _shade(cell.total_time_ms, low, high))
+            yield from _cell(cell, x, y, shade_of(cell.total_time_ms, low, high))
 
 
-def _shade(total_ms: float | None, low: float, high: float) -> int | None:
+def shade_of(total_ms: float | None, low: float, high: float) -> int | None:
     """Which colour; by the logarithm, as times differ by orders."""
     if total_ms is None:
         return None
     share = math.log(high / total_ms) / math.log(high / low) if high > low else 1.0
-    return min(int(share * len(_COLOURS)), len(_COLOURS) - 1)
+    return min(int(share * len(COLOURS)), len(COLOURS) - 1)
 
 
 def _cell(cell: Cell, x: int, y: int, shade: int | None) -> Iterator[str]:
-    fill = "url(#never)" if shade is None else _COLOURS[shade]
-    ink = "black" if shade is None or shade >= _FIRST_LIGHT else "white"
+    fill = "url(#never)" if shade is None else COLOURS[shade]
+    ink = "black" if shade is None or shade >= FIRST_LIGHT else "white"
     yield (
         f'<rect x="{x}" y="{y}" width="{_CELL_WIDTH}" height="{_CELL_HEIGHT}" '
         f'fill="{fill}" stroke="white"/>'
@@ -162,7 +162,7 @@ def _edge(grid: Grid, frame: _Frame) -> Iterator[str]:
 
 def _legend(grid: Grid, frame: _Frame) -> Iterator[str]:
     """What the colours mean, and the strokes where there are any."""
-    y, times = frame.bottom + 14, _times(grid)
+    y, times = frame.bottom + 14, time_range(grid)
     x = float(_MARGIN)
     yield "<g>"
     if times:
@@ -170,7 +170,7 @@ def _legend(grid: Grid, frame: _Frame) -> Iterator[str]:
             yield svg_text(x, y + 12, words, size=SMALL, ink=_GREY)
             x += len(words) * SMALL * _WIDE + 4
             for shade in shades:
-                yield _swatch(x, y, _COLOURS[shade])
+                yield _swatch(x, y, COLOURS[shade])
                 x += _SWATCH
             x += 6
     if any(cell.total_time_ms is None for cell in grid.cells):
@@ -182,11 +182,11 @@ def _legend(grid: Grid, frame: _Frame) -> Iterator[str]:
 
 def _scale(low: float, high: float) -> Iterator[tuple[str, range]]:
     """Words, and the colours that follow them."""
-    last = len(_COLOURS) - 1
+    last = len(COLOURS) - 1
     if low == high:
         yield units.format_time(low), range(last, last + 1)
         return
-    yield units.format_time(high), range(len(_COLOURS))
+    yield units.format_time(high), range(len(COLOURS))
     yield units.format_time(low), range(0)
 
 

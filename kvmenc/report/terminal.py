@@ -28,8 +28,11 @@ __all__ = [
     "columns",
     "elided",
     "guest_words",
+    "inputs_line",
     "print_plan",
     "rate_words",
+    "round_name",
+    "verdict_line",
 ]
 
 _MOST_ROWS = 14
@@ -55,13 +58,13 @@ class Terminal(Console):
 def print_plan(plan: Plan, console: Console) -> None:
     """Verdict first, then why, the rounds, the totals and what all that rests on."""
     style = "bold green" if plan.verdict == "converges" else "bold red"
-    console.print(Text(_verdict(plan), style))
+    console.print(Text(verdict_line(plan), style))
     console.print(Text(f"{plan.reason[0].upper()}{plan.reason[1:]}.\n"))
     if plan.interval:
         style = "bold yellow" if plan.interval.knife_edge else ""
         console.print(Text(f"{interval_words(plan.interval)}\n", style))
     console.print(Text(_guest(plan.guest)))
-    console.print(Text(f"{_inputs(plan.inputs)}\n"))
+    console.print(Text(f"{inputs_line(plan.inputs)}\n"))
     print_rounds = _rounds_by_road if plan.guest.private_pages else _rounds
     console.print(print_rounds(plan.rounds, plan.guest.page_size))
     console.print(Text())
@@ -77,7 +80,8 @@ def print_plan(plan: Plan, console: Console) -> None:
         console.print(bullet(line))
 
 
-def _verdict(plan: Plan) -> str:
+def verdict_line(plan: Plan) -> str:
+    """Whether it converges, and after what."""
     sent = units.format_size(plan.totals.bytes.total)
     rounds = f"{len(plan.rounds)} round{'s' if len(plan.rounds) > 1 else ''}"
     if plan.total_time_ms is None or plan.downtime_ms is None:
@@ -100,7 +104,8 @@ def guest_words(guest: Guest) -> str:
     return f"{guest.source}; {size}, {private}"
 
 
-def _inputs(inputs: Inputs) -> str:
+def inputs_line(inputs: Inputs) -> str:
+    """The parameters, a line."""
     limit = inputs.time_limit_ms
     parts = [
         f"max-bandwidth {units.format_bandwidth(inputs.max_bandwidth_bytes_per_s)}",
@@ -153,7 +158,7 @@ def _rounds(rounds: Sequence[PlannedRound], page_size: int) -> Table:
             table.add_row("...", f"({number} more)")
             continue
         table.add_row(
-            _name(one, number),
+            round_name(one, number),
             units.format_time(one.ms),
             units.format_size(one.dirty_pages * page_size),
             _size(one.bytes.normal),
@@ -174,12 +179,13 @@ def _rounds_by_road(rounds: Sequence[PlannedRound], page_size: int) -> Table:
             continue
         dirty = units.format_size(one.dirty_pages * page_size)
         for row, sent in enumerate(_by_road(one)):
-            first = (_name(one, number), dirty) if row == 0 else ("", "")
+            first = (round_name(one, number), dirty) if row == 0 else ("", "")
             table.add_row(*first, *sent, one.bottleneck if row == 0 else "")
     return table
 
 
-def _name(one: PlannedRound, number: int) -> str:
+def round_name(one: PlannedRound, number: int) -> str:
+    """Its number; the last one of a migration that ends is the stopped guest's."""
     return "stopped" if one.stopped else str(number)
 
 

@@ -1,0 +1,119 @@
+"""``kvmenc report``: a capture and its plan as one HTML page."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import click
+
+from kvmenc import units
+from kvmenc.cli.common import (
+    Unit,
+    downtime_limit_option,
+    emit_json,
+    json_option,
+    link_option,
+    max_bandwidth_option,
+)
+from kvmenc.cli.planned import parameters_of, plan_options, profile_of
+from kvmenc.cli.sweep import default_grid
+from kvmenc.errors import InputError
+
+if TYPE_CHECKING:
+    from kvmenc.capture import Capture
+    from kvmenc.plan import Plan
+    from kvmenc.plan.grid import Grid
+    from kvmenc.report.page.document import Written
+
+__all__ = ["command"]
+
+_EXAMPLES = """\b
+Examples:
+  kvmenc report guest.capture -o report.html
+  kvmenc report guest.capture -o report.html --downtime-limit 1s --link 10Gbit
+  kvmenc report guest.capture -o report.html --detail 200MiB
+"""
+
+
+@click.command(epilog=_EXAMPLES)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="Write the page into this file.",
+)
+@click.option(
+    "--detail",
+    "room_bytes",
+    type=Unit("size", functools.partial(units.parse_size_bytes, zero_ok=True)),
+    default="16MiB",
+    show_default=True,
+    help="What single pages of the memory map may take in it.",
+)
+@max_bandwidth_option
+@link_option
+@downtime_limit_option
+@plan_options
+@json_option
+def command(*, file: Path, output: Path, room_bytes: float, as_json: bool, **given: object) -> None:
+    """Write one HTML page on the guest captured in FILE, to look at and to send.
+
+    The plan and what would make it converge, its rounds, the verdict over a grid of bandwidths and
+    downtime limits, what the guest writes over time, and a map of its memory down to single pages.
+    The page needs nothing but a browser, and no network. Exit status 0 once it is written,
+    whatever the plan's verdict.
+    """
+    from kvmenc.capture import open_capture  # noqa: PLC0415 - numpy is slow to import
+    from kvmenc.report.page.document import Written, page  # noqa: PLC0415 - rich likewise
+    from kvmenc.report.page.memory import Memory  # noqa: PLC0415
+
+    if output.exists() and file.exists() and output.samefile(file):
+        raise click.UsageError(f"{output} is the capture itself: write the page elsewhere")
+    if not output.parent.is_dir():
+        raise InputError(f"{output}: there is no folder {output.parent} to write the page into")
+    with open_capture(file) as capture:
+        plan, grid = _planned(capture.capture, given)
+        memory = Memory.of(capture, round(room_bytes))
+    content = page(memory, plan, grid)
+    _write(output, content)
+    written = Written.of(str(output), len(content), memory, plan)
+    if as_json:
+        emit_json(written)
+    else:
+        click.echo("\n".join(_words(written)))
+
+
+def _planned(capture: Capture, given: dict[str, object]) -> tuple[Plan, Grid]:
+    from msgspec.structs import replace  # noqa: PLC0415
+
+    from kvmenc.plan import advise, interval_of, make_grid, make_plan  # noqa: PLC0415
+
+    parameters, profile = parameters_of(given), profile_of(given, capture)
+    asked = capture, parameters, profile
+    plan = replace(make_plan(*asked), interval=interval_of(*asked), advice=advise(*asked))
+    return plan, make_grid(capture, *default_grid(), parameters, profile)
+
+
+def _write(path: Path, content: bytes) -> None:
+    from kvmenc.atomic import write_atomically  # noqa: PLC0415
+
+    def write(file: IO[bytes]) -> None:
+        file.write(content)
+
+    try:
+        write_atomically(path, write)
+    except OSError as error:
+        raise InputError(f"{path}: no file can be written there: {error.strerror}") from error
+
+
+def _words(written: Written) -> list[str]:
+    lines = [f"{written.path}: {units.format_size(written.size_bytes)}; open it in a browser."]
+    if written.left_out_stretches:
+        left_out = f"{written.left_out_stretches:,} of {written.stretches:,} stretches"
+        lines.append(f"Left out of the map, for size: single pages in {left_out}.")
+        lines.append("--detail makes more room.")
+    return lines
