@@ -8,7 +8,25 @@ structs and bitmaps at these addresses. Guests are scripts that really write gue
         vm = kernel.ioctl(kvm, 0xAE01, 0)
 """
 
-from fakekvm.host import Host, host_named, host_names
-from fakekvm.kernel import Kernel
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fakekvm.host import Host, host_named, host_names
+    from fakekvm.kernel import Kernel
 
 __all__ = ["Host", "Kernel", "host_named", "host_names"]
+
+
+def __getattr__(name: str) -> object:
+    """What is named above, when it is first asked for.
+
+    Every pytest run imports the plugin and so this package; few need a kernel, or numpy for it.
+    """
+    if name not in __all__:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    module = import_module("fakekvm.kernel" if name == "Kernel" else "fakekvm.host")
+    return getattr(module, name)

@@ -1,18 +1,19 @@
-"""The command ``fakekvm``."""
+"""The command ``fakekvm``. What its subcommands need is imported when one is called."""
 
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
-from fakekvm.faults import BadFault
+from fakekvm.completions import command_argument, complete_scenario
 from fakekvm.host import host_named, host_names
-from fakekvm.machine import Machine
 from fakekvm.record import command as record_command
-from fakekvm.scenario import ScenarioError, load
-from fakekvm.scripts import RandomWrites
-from fakekvm.supervisor import Over, Unavailable, is_something, run
+
+if TYPE_CHECKING:
+    from fakekvm.machine import Machine
+    from fakekvm.supervisor import Over
 
 __all__ = ["main"]
 
@@ -32,12 +33,17 @@ def _port(_ctx: click.Context, param: click.Parameter, value: str | None) -> int
     return port
 
 
-@click.group()
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
+@click.version_option(package_name="kvmenc", prog_name="fakekvm", message="%(prog)s %(version)s")
 def main() -> None:
     """A KVM in userspace, for programs that are tested where there is none."""
 
 
-@main.command("run", context_settings={"allow_interspersed_args": False})
+@main.command(
+    "run",
+    context_settings={"allow_interspersed_args": False},
+    short_help="A program, its /dev/kvm answered by the fake.",
+)
 @click.option(
     "--host",
     type=click.Choice(host_names()),
@@ -48,6 +54,7 @@ def main() -> None:
 @click.option(
     "--scenario",
     metavar="FILE",
+    shell_complete=complete_scenario,
     help="What the guests do, and on which machine: a file, or the name of one that comes with"
     " fakekvm. Without it each KVM_RUN writes some pages, then halts.",
 )
@@ -64,7 +71,7 @@ def main() -> None:
     help="With --over: look at each KVM_RUN for a guest's announcement of private or shared pages:"
     " KVM_HC_MAP_GPA_RANGE, or a write to PORT with its arguments in rbx, rcx and rdx.",
 )
-@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@command_argument
 def run_command(
     host: str | None,
     scenario: str | None,
@@ -83,6 +90,10 @@ def run_command(
         raise click.UsageError("--scenario has guests that cannot run over a real KVM (--over).")
     if flip_port is not None and not over:
         raise click.UsageError("--flip-port needs --over: guests of the fake flip by their script.")
+    from fakekvm.faults import BadFault  # noqa: PLC0415 - numpy is slow to import
+    from fakekvm.scenario import ScenarioError  # noqa: PLC0415
+    from fakekvm.supervisor import Unavailable, run  # noqa: PLC0415
+
     try:
         if over:
             laid = _over(host or _LAID_OVER, flip_port)
@@ -99,6 +110,8 @@ def run_command(
 
 
 def _over(name: str, flip_port: int | None) -> Over:
+    from fakekvm.supervisor import Over, is_something  # noqa: PLC0415
+
     host = host_named(name)
     if not is_something(host):
         raise click.UsageError(
@@ -111,6 +124,10 @@ def _over(name: str, flip_port: int | None) -> Over:
 
 
 def _machine(host: str | None, scenario: str | None) -> Machine:
+    from fakekvm.machine import Machine  # noqa: PLC0415
+    from fakekvm.scenario import load  # noqa: PLC0415
+    from fakekvm.scripts import RandomWrites  # noqa: PLC0415
+
     if scenario is None:
         return Machine(host_named(host or "mainline"), RandomWrites())
     loaded = load(scenario)

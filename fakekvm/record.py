@@ -7,12 +7,18 @@ from pathlib import Path
 
 import click
 
+from fakekvm.completions import command_argument
+
 __all__ = ["command"]
 
 _INTERRUPTED = 130
 
 
-@click.command("record", context_settings={"allow_interspersed_args": False})
+@click.command(
+    "record",
+    context_settings={"allow_interspersed_args": False},
+    short_help="A program's calls of the real KVM, kept for replay.",
+)
 @click.option(
     "-o",
     "--output",
@@ -29,7 +35,7 @@ _INTERRUPTED = 130
     help="Keep secrets as they are: session keys, packets, pages that go into a guest, what it "
     "hands to its VMM, vector registers. Whoever has the file has them.",
 )
-@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@command_argument
 def command(output: Path, *, contents: bool, command: tuple[str, ...]) -> None:
     """Run COMMAND on the real KVM, and keep what it is answered.
 

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 from kvmenc import package_version
 from kvmenc.errors import KvmencError
@@ -23,6 +24,7 @@ COMMANDS = {
     "backtest": "Predictions against migrations that really happened.",
     "capture": "What the guest of a running QEMU dirties, and how fast.",
     "check-order": "Every interleaving of guest and host, for each sync order.",
+    "completion": "A script by which a shell completes words and files.",
     "demo": "The main job, start to end, on the best KVM at hand.",
     "dry-run": "A rehearsal: pages really moved, and all compared.",
     "layout": "Where a QEMU's guest has its memory: slots and RAMBlocks.",
@@ -61,6 +63,15 @@ class Root(click.Group):
         """Write the list of commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        """Complete the name of a command without importing any; else an option."""
+        names = [
+            CompletionItem(name, help=what)
+            for name, what in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; its errors become one line on stderr and an exit code."""

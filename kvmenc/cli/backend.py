@@ -13,11 +13,14 @@ from kvmenc.errors import InputError, KvmencError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from click.shell_completion import CompletionItem
+
     from kvmenc.backend import Backend
     from kvmenc.scratchrun import BackendName
 
 __all__ = ["Record", "Replay", "backend_option", "carried", "record_options", "wished_record"]
 
+_NAMES = ("local", "fake")
 _REPLAY = "replay:"
 _METAVAR = "[local|fake|replay:FILE]"
 
@@ -51,9 +54,22 @@ class _Choice(click.ParamType):  # type: ignore[type-arg]  # generic only in new
         """What the user wrote, understood."""
         text = str(value)
         replayed = text.startswith(_REPLAY) and text != _REPLAY
-        if not replayed and text not in ("local", "fake"):
+        if not replayed and text not in _NAMES:
             self.fail(f"{text!r} is none of {_METAVAR}", param, ctx)
         return Replay(Path(text.removeprefix(_REPLAY))) if replayed else text
+
+    def shell_complete(
+        self,
+        ctx: click.Context,  # noqa: ARG002
+        param: click.Parameter,  # noqa: ARG002
+        incomplete: str,
+    ) -> list[CompletionItem[str]]:
+        """The names; what follows ``replay:`` is a file, which shells complete by themselves."""
+        from click.shell_completion import CompletionItem  # noqa: PLC0415 - only at a Tab
+
+        if incomplete.startswith(_REPLAY):
+            return [CompletionItem(incomplete, type="file")]
+        return [CompletionItem(it) for it in (*_NAMES, _REPLAY) if it.startswith(incomplete)]
 
 
 backend_option = click.option(

@@ -8,7 +8,7 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
 import click
 
-from kvmenc.atomic import write_atomically
+from fakekvm.completions import complete_scenario
 from kvmenc.cli.common import (
     PAGE_RATE,
     console,
@@ -58,6 +58,12 @@ Examples:
 """
 
 
+def _complete_fault(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    from kvmenc.rehearsal.faults import FaultKind  # noqa: PLC0415 - only at a Tab
+
+    return [kind for kind in FaultKind if kind.startswith(incomplete)]
+
+
 @click.command(epilog=_EXAMPLES)
 @click.option(
     "--backend",
@@ -65,7 +71,12 @@ Examples:
     default="fake",
     help="The guest on fakekvm (default), or a real one on /dev/kvm.",
 )
-@click.option("--scenario", metavar="NAME|FILE", help="What its vCPUs do; see docs/fakekvm.md.")
+@click.option(
+    "--scenario",
+    metavar="NAME|FILE",
+    shell_complete=complete_scenario,
+    help="What its vCPUs do; see docs/fakekvm.md.",
+)
 @click.option(
     "--vcpus", type=click.IntRange(1, 64), help="How many a scenario's guest has.", show_default="1"
 )
@@ -102,6 +113,7 @@ Examples:
 @click.option(
     "--fault",
     metavar="NAME[@ROUND]",
+    shell_complete=_complete_fault,
     help="What goes wrong, in round 2 or ROUND (1, ..., stopped): link-cut, cancel, send-error,"
     " destination-refuses.",
 )
@@ -211,6 +223,8 @@ def _rehearse(given: dict[str, Any], wanted: Wanted) -> Rehearsed:
 
 
 def _keep(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    from kvmenc.atomic import write_atomically  # noqa: PLC0415 - slow to import
+
     try:
         write_atomically(path, write)
     except KvmencError:

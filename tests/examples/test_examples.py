@@ -29,8 +29,15 @@ needs_distributed = pytest.mark.skipif(
 )
 
 
-def test_every_example_is_tested() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {*EXPECTED, "fleet.py"}
+#: Those that have a test module of their own.
+APART = {"ci", "evacuate.py", "exporter.py", "probe_and_alert.sh"}
+
+
+def test_every_example_is_tested_and_told_of() -> None:
+    here = {path.name for path in EXAMPLES.iterdir()} - {"README.md", "__pycache__"}
+    assert here == {*EXPECTED, *APART, "fleet.py", "walkthrough.py"}
+    told = (EXAMPLES / "README.md").read_text()
+    assert not [name for name in here if f"`{name}" not in told]
 
 
 @pytest.mark.parametrize("name", EXPECTED)
@@ -40,6 +47,26 @@ def test_example(name: str) -> None:
     )
     assert (run.returncode, run.stderr) == (0, "")
     assert run.stdout.splitlines() == EXPECTED[name]
+
+
+def test_the_walk_takes_every_step() -> None:
+    run = subprocess.run(
+        [sys.executable, EXAMPLES / "walkthrough.py"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (run.returncode, run.stderr) == (0, "")
+    assert re.findall(r"^(\d)\. ", run.stdout, re.MULTILINE) == list("123456")
+    wanted = [
+        r"KVM says 3 for KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2",
+        r"memslot 2: gfn 0x100, 16,211 pages",
+        r"at 400 ms: dirty [1-9]\d* private, \d+ shared; \d+ flipped",
+        r"ram: [1-9]\d* of 16,384 pages were written",
+        r"firmware of 400 pages/s: does-not-converge; ",
+        r"firmware of 20000 pages/s: converges in [0-9.]+ s; ",
+        r"--private-rate \d+pps",
+        r"10 Gbit/s: 30 ms converges, 300 ms converges",
+    ]
+    assert not [it for it in wanted if not re.search(it, run.stdout)]
 
 
 def fleet(*args: str | Path) -> list[str]:

@@ -1,0 +1,30 @@
+#!/bin/sh
+# Probe this host, and raise an alarm where it is not as a migration needs it. For cron, or a
+# check of a monitoring system:
+#
+#     examples/probe_and_alert.sh                       # /dev/kvm of this machine
+#     examples/probe_and_alert.sh --backend fake        # try the script itself
+#     ALERT='mail -s kvmenc root' examples/probe_and_alert.sh
+#
+# What $ALERT names gets one line on its stdin; the exit status is that of `kvmenc probe`.
+set -u
+
+errors=$(mktemp)
+trap 'rm -f "$errors"' EXIT
+
+kvmenc probe --self-test "$@" >/dev/null 2>"$errors"
+status=$?
+
+case $status in
+0) exit 0 ;;
+1) what='a check of the self-test failed: do not trust dirty logs of this host' ;;
+2) what='the probe was called wrongly' ;;
+3) what='this host cannot run encrypted guests, or not for this user' ;;
+4) what='the input is not good' ;;
+130) exit 130 ;; # somebody pressed Ctrl-C: no alarm
+*) what='the probe itself is broken' ;;
+esac
+
+printf '%s: %s (exit status %s). %s\n' "$(uname -n)" "$what" "$status" "$(tail -n 1 "$errors")" |
+    ${ALERT:-logger -p daemon.warning -t kvmenc}
+exit $status
