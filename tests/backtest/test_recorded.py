@@ -1,17 +1,22 @@
 """What `make backtest` recorded on real QEMUs, scored again: a planner may only get better.
 
 The bounds are what it reached when they were recorded, with a little room; the targets that it
-missed are named in the README.
+missed are named in docs/backtest.md.
 """
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
 
 from kvmenc.backtest import Backtest, backtest, load_run
+from kvmenc.report.backtest import print_backtest
+from kvmenc.report.terminal import Terminal
+from tests.transcripts import commands_of, differences
 
+ROOT = Path(__file__).parents[2]
 DATA = Path(__file__).parents[1] / "data" / "backtest"
 
 
@@ -53,3 +58,13 @@ def test_the_targets_that_were_met_stay_met(result: Backtest) -> None:
         "scenarios",
         "Brier score in the band",
     }
+
+
+def test_the_readme_shows_what_is_printed(result: Backtest) -> None:
+    if result.profiles[0].name != "qemu-7.2":
+        return
+    out = io.StringIO()
+    print_backtest(result, Terminal(file=out, width=80))
+    section = (ROOT / "README.md").read_text().split("## How good the plan is")[1]
+    (command,) = commands_of(section.split("## Speed")[0])
+    assert not differences(command, out.getvalue())

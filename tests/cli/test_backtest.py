@@ -126,16 +126,16 @@ def test_a_broken_pipe_is_quiet() -> None:
     assert (run.returncode, run.stderr) == (141, b"")
 
 
-def test_the_readme_shows_what_is_printed(builtin: subprocess.CompletedProcess[str]) -> None:
+def test_the_docs_show_what_is_printed(builtin: subprocess.CompletedProcess[str]) -> None:
     """Cell for cell, but for kvmenc's own column, which is better with every planner."""
 
     def cells(text: str) -> list[list[str]]:
         rows = [re.split(r"  +", line.strip()) for line in text.strip().splitlines()]
         return [[row[0], *row[2:]] for row in rows]
 
-    readme = (ROOT / "README.md").read_text().split("## How good the plan is")[1].split("```")[1]
+    page = (ROOT / "docs" / "backtest.md").read_text().split("## How good it is")[1].split("```")[1]
     printed = builtin.stdout.split("Errors over all runs")[1].splitlines()[1:]
-    shown = cells(readme.split("Errors over all runs")[1].split("\n", 1)[1])
+    shown = cells(page.split("Errors over all runs")[1].split("\n", 1)[1])
     assert len(shown) >= 11
     assert shown == cells("\n".join(printed))[: len(shown)]
 

@@ -89,13 +89,14 @@ def test_a_capture_of_a_demo_is_shown_with_its_bitmaps(tmp_path: Path) -> None:
     assert ram["dirtied_shared_pages"] == window["points"][-1]["shared_pages"][0]
 
 
-def test_the_readme_shows_what_is_printed(tmp_path: Path) -> None:
+def test_the_docs_show_what_is_printed(tmp_path: Path) -> None:
     """Line for line, but for those with numbers, which differ from run to run."""
     path = tmp_path / "demo.capture"
     assert kvmenc("demo", "--backend", "fake", "-o", str(path)).returncode == 0
     printed = [line.rstrip() for line in kvmenc("show", str(path)).stdout.splitlines()]
-    readme = (ROOT / "README.md").read_text().split("## The capture file")[1].split("```")[1]
-    fixed = [line for line in readme.splitlines() if re.fullmatch(r"[A-Za-z][^0-9]+", line)]
+    page = (ROOT / "docs" / "capture.md").read_text()
+    shown = page.split("## The capture file")[1].split("```")[1]
+    fixed = [line for line in shown.splitlines() if re.fullmatch(r"[A-Za-z][^0-9]+", line)]
     assert len(fixed) == 4
     assert set(fixed) <= set(printed)
 
