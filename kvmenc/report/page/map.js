@@ -172,7 +172,12 @@
     return `${state}, ${dirty_known ? written : "not known whether written"}.`;
   }
 
-  const percent = (share) => `${Number((100 * share).toPrecision(3))} %`;
+  // Neither none nor all may be said of what is only nearly so.
+  function percent(share) {
+    if (share > 0 && share < 1e-4) return "under 0.01 %";
+    if (share < 1 && share > 0.9995) return "over 99.9 %";
+    return `${Number((100 * share).toPrecision(3))} %`;
+  }
 
   function countWords([secret, zero, dirtyPrivate, dirtyShared], pages) {
     const { zero_known, dirty_known } = block();
