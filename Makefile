@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-qemu-10 bench soak soak-order soak-conformance soak-fuzz-streams backtest format clean
+.PHONY: demo test test-qemu-10 bench picture soak soak-order soak-conformance soak-fuzz-streams backtest format clean
 
 demo: $(STAMP)
 	@$(BIN)/kvmenc demo
@@ -22,6 +22,10 @@ test-qemu-10: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/pytest -q -s -m bench tests/bench
+
+# What docs/report.md and the README show; needs Chromium.
+picture: $(STAMP)
+	$(BIN)/python -m tests.report.page.picture docs/pictures/report.png
 
 # A tool that looks into a QEMU killed 1000 times at random instants and 1000 times at chosen ones,
 # and as often with a sandboxed QEMU.

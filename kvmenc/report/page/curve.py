@@ -116,7 +116,8 @@ def _line(name: str, curve: Series, axis: TimeAxis, most_pages: int) -> Element:
 def _pages_scale(step_pages: int, steps: int) -> Iterator[tuple[str, float]]:
     """Numbers and where they stand; they are written over the lines, or could not be read."""
     for step in range(steps + 1):
-        yield f"{step * step_pages:,}" if step else "0 pages", _y(step / steps)
+        unit = " pages" if step == steps else ""
+        yield f"{step * step_pages:,}{unit}", _y(step / steps)
 
 
 def _time_scale(axis: TimeAxis) -> Iterator[Element]:
