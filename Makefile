@@ -3,7 +3,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-qemu-10 bench soak soak-order soak-conformance soak-storms soak-fuzz-streams backtest format clean
+.PHONY: demo test test-qemu-10 bench picture backtest format clean
+.PHONY: soak soak-order soak-conformance soak-storms soak-fuzz-streams
 
 demo: $(STAMP)
 	@$(BIN)/kvmenc demo
@@ -23,6 +24,10 @@ test-qemu-10: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/pytest -q -s -m bench tests/bench
+
+# What docs/report.md and the README show; needs Chromium.
+picture: $(STAMP)
+	$(BIN)/python -m tests.report.page.picture docs/pictures/report.png
 
 # A tool that looks into a QEMU killed 1000 times at random instants and 1000 times at chosen ones,
 # and as often with a sandboxed QEMU.

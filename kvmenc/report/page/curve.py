@@ -75,11 +75,12 @@ def _drawing(curves: Mapping[str, Series]) -> Element:
     axis = TimeAxis.over(list(curves.values()), _WIDTH)
     step_pages = round_step(max(max(it.pages) for it in curves.values()) / MOST_STEPS)
     steps = math.ceil(max(max(it.pages) for it in curves.values()) / step_pages)
+    marks = dict(_pages_scale(step_pages, steps))
     lines = [_line(name, it, axis, step_pages * steps) for name, it in curves.items()]
     return tag(
         "svg",
         tag("title", f"Pages written over time: {', '.join(curves)}"),
-        *_pages_scale(step_pages, steps),
+        *(tag("line", x1="0", x2="100%", y1=y, y2=y, class_="scale") for y in marks.values()),
         *_time_scale(axis),
         tag(
             "svg",
@@ -89,6 +90,7 @@ def _drawing(curves: Mapping[str, Series]) -> Element:
             width="100%",
             height=_HEIGHT,
         ),
+        *(tag("text", name, x="2", y=y - 4, class_="number") for name, y in marks.items()),
         class_="chart",
         width="100%",
         height=_HEIGHT + 24,
@@ -111,12 +113,11 @@ def _line(name: str, curve: Series, axis: TimeAxis, most_pages: int) -> Element:
     return tag("polyline", points=" ".join(points), class_=f"line {name}")
 
 
-def _pages_scale(step_pages: int, steps: int) -> Iterator[Element]:
+def _pages_scale(step_pages: int, steps: int) -> Iterator[tuple[str, float]]:
+    """Numbers and where they stand; they are written over the lines, or could not be read."""
     for step in range(steps + 1):
-        y = _y(step / steps)
-        yield tag("line", x1="0", x2="100%", y1=y, y2=y, class_="scale")
-        name = f"{step * step_pages:,}" if step else "0 pages"
-        yield tag("text", name, x="2", y=y - 4, class_="number")
+        unit = " pages" if step == steps else ""
+        yield f"{step * step_pages:,}{unit}", _y(step / steps)
 
 
 def _time_scale(axis: TimeAxis) -> Iterator[Element]:

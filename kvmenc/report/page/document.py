@@ -15,7 +15,7 @@ from kvmenc.report.page.curve import curve_section
 from kvmenc.report.page.elements import document, tag
 from kvmenc.report.page.facts import advice_section, facts_section, verdict_section
 from kvmenc.report.page.grid import grid_section, grid_style
-from kvmenc.report.page.memory import data_scripts, memory_section
+from kvmenc.report.page.memory import data_scripts, detail_scripts, memory_section
 from kvmenc.report.page.rounds import rounds_section
 from kvmenc.report.terminal import guest_words
 
@@ -89,6 +89,7 @@ def page(memory: Memory, plan: Plan, grid: Grid) -> bytes:
         tag("footer", tag("p", f"Written by kvmenc {package_version()}.")),
         *data_scripts(memory),
         tag("script", script),
+        *detail_scripts(memory),
     )
     return document(tag("html", _head(plan, script, style), body, lang="en"))
 

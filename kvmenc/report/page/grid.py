@@ -44,8 +44,8 @@ def grid_section(grid: Grid) -> Element:
         "Where it converges",
         tag(
             "p",
-            "The same migration with other limits: its total time, and below the pause. A dash "
-            "does not converge.",
+            "The same migration with other limits: its total time, and below the pause. A dash: "
+            "it does not converge.",
         ),
         table(
             "Bandwidth down, downtime limit across",

@@ -158,29 +158,54 @@
   }
 
   function whereWords(from, to) {
-    const size = to - from > 1 ? `${sized((to - from) * facts.page_size)} ` : "";
+    const size = to - from > 1 ? `${sized((to - from) * facts.page_size)}, ` : "";
     const pages = to - from > 1
       ? `Pages ${grouped(from)} to ${grouped(to - 1)}` : `Page ${grouped(from)}`;
-    return `${pages} (${size}at ${sized(from * facts.page_size)}${gfnOf(from)})`;
+    const offset = (from * facts.page_size).toString(16);
+    return `${pages} (${size}offset 0x${offset}${gfnOf(from)})`;
   }
 
-  function stateWords([secret, zero, dirtyPrivate, dirtyShared], pages) {
+  function pageWords([secret, zero, dirtyPrivate, dirtyShared]) {
     const { zero_known, dirty_known } = block();
-    const part = (number) => `${grouped(number)} (${Number((100 * number / pages).toPrecision(3))} %)`;
-    const zeros = zero_known ? `, of these zero ${part(zero)}` : "";
+    const state = secret ? "private" : `shared${zero_known ? (zero ? ", zero" : ", not zero") : ""}`;
+    const written = dirtyPrivate + dirtyShared ? "written" : "not written";
+    return `${state}, ${dirty_known ? written : "not known whether written"}.`;
+  }
+
+  // Neither none nor all may be said of what is only nearly so.
+  function percent(share) {
+    if (share > 0 && share < 1e-4) return "under 0.01 %";
+    if (share < 1 && share > 0.9995) return "over 99.9 %";
+    return `${Number((100 * share).toPrecision(3))} %`;
+  }
+
+  function countWords([secret, zero, dirtyPrivate, dirtyShared], pages) {
+    const { zero_known, dirty_known } = block();
+    const part = (number) => `${grouped(number)} (${percent(number / pages)})`;
+    const zeros = zero_known ? `, of which zero ${grouped(zero)}` : "";
     const written = dirty_known
       ? `Written: ${grouped(dirtyPrivate)} private, ${grouped(dirtyShared)} shared.`
       : "Which were written is not known.";
     return `private ${part(secret)}, shared ${part(pages - secret)}${zeros}. ${written}`;
   }
 
+  function meanWords([secret, zero, dirtyPrivate, dirtyShared], pages) {
+    const { zero_known, dirty_known } = block();
+    const part = (number) => percent(number / pages);
+    const zeros = zero_known ? `, zero ${part(zero)}` : "";
+    const written = dirty_known
+      ? `; written ${part(dirtyPrivate)} private, ${part(dirtyShared)} shared` : "";
+    return `private ${part(secret)}, shared ${part(pages - secret)}${zeros}${written}.`;
+  }
+
   function readOut() {
     const from = view.cursor;
-    const to = Math.min(from + view.cell, block().npages);
-    const { counts, exact } = count(from, to);
-    const why = unpacked.has(stretchId(from)) ? "being unpacked" : "a mean: single pages are not here";
-    const doubt = exact ? "" : ` (${why})`;
-    const text = `${whereWords(from, to)}${doubt}: ${stateWords(counts, to - from)}`;
+    const pages = Math.min(view.cell, block().npages - from);
+    const { counts, exact } = count(from, from + pages);
+    const why = unpacked.has(stretchId(from)) ? "being unpacked" : "single pages are not here";
+    const state = !exact ? `on average (${why}): ${meanWords(counts, pages)}`
+      : pages === 1 ? pageWords(counts) : countWords(counts, pages);
+    const text = `${whereWords(from, from + pages)}: ${state}`;
     const readout = byId("map-readout");
     if (readout.textContent !== text) readout.textContent = text; // or it is read aloud again
   }
@@ -355,10 +380,13 @@
     }).observe(canvas);
   }
 
+  // The detail stands behind this script, so that the map need not wait for it.
+  document.addEventListener("DOMContentLoaded", () => cells && draw());
   unpack("map-cells").then((counts) => {
     cells = counts;
     byId("map-box").hidden = false;
     choose(Number(byId("map-block").value));
+    performance.mark("map-shown");
     listen();
   });
 })();

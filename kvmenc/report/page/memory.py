@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from kvmenc.report.captured import BlockRow
     from kvmenc.report.page.pyramid import Counts
 
-__all__ = ["Memory", "data_scripts", "memory_section"]
+__all__ = ["Memory", "data_scripts", "detail_scripts", "memory_section"]
 
 #: More would make the page large for what few look up.
 _MOST_SLOTS = 4096
@@ -172,11 +172,15 @@ def _slots(capture: Capture) -> Iterator[tuple[int, int, int, int]]:
 
 
 def data_scripts(memory: Memory) -> Iterator[Element]:
-    """What the script reads; a browser does not run these."""
+    """What the script reads first; a browser runs none of these."""
     cells = zlib.compress(np.ascontiguousarray(memory.counts, "<u4").data, wbits=-zlib.MAX_WBITS)
     facts = msgspec.json.encode(memory.drawn).decode()
     yield tag("script", facts, type="application/json", id="map-facts")
     yield _packed("map-cells", cells)
+
+
+def detail_scripts(memory: Memory) -> Iterator[Element]:
+    """What it reads where single pages are looked at."""
     for block, number, data in memory.detail.kept():
         yield _packed(f"bits-{block}-{number}", data)
 

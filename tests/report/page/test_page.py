@@ -8,11 +8,13 @@ import json
 import re
 import zlib
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 import pytest
+from hatchling.builders.wheel import WheelBuilder
 from hypothesis import given, settings
 
 from kvmenc.capture import BlockFacts, Capture, CurvePoint, SegmentFacts, provenance_now
@@ -22,8 +24,6 @@ from tests.capture.captures import captures, sound_bitmaps, sound_capture
 from tests.report.page.pages import memory_of, page_of, parsed, some_plan, whole_plan
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from kvmenc.capture import Bitmaps
     from tests.report.page.pages import Node
 
@@ -286,3 +286,11 @@ def test_detail_that_was_left_out_is_said(tmp_path: Path) -> None:
     text = " ".join(root.by_id("memory").text().split())
     assert "Left out for size: single pages in 2 of 2 stretches (4.16 MiB)." in text
     assert "the map goes down to 256 KiB" in text
+
+
+def test_the_wheel_carries_the_style_and_the_script() -> None:
+    root = Path(__file__).parents[3]
+    carried = {it.distribution_path for it in WheelBuilder(str(root)).recurse_included_files()}
+    beside = {it.name for it in (root / "kvmenc/report/page").iterdir() if it.is_file()}
+    assert {"map.js", "page.css"} <= beside
+    assert {f"kvmenc/report/page/{name}" for name in beside} <= carried
