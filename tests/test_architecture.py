@@ -43,6 +43,7 @@ ORDER = (
     "probe",
     "report",
     "cli",
+    "__main__",
 )
 
 
