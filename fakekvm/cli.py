@@ -90,6 +90,21 @@ def run_command(
         raise click.UsageError("--scenario has guests that cannot run over a real KVM (--over).")
     if flip_port is not None and not over:
         raise click.UsageError("--flip-port needs --over: guests of the fake flip by their script.")
+    try:
+        sys.exit(_run(command, host, scenario, over=over, flip_port=flip_port))
+    except KeyboardInterrupt:  # before the program was there
+        _say("interrupted")
+        sys.exit(_INTERRUPTED)
+
+
+def _run(
+    command: tuple[str, ...],
+    host: str | None,
+    scenario: str | None,
+    *,
+    over: bool,
+    flip_port: int | None,
+) -> int:
     from fakekvm.faults import BadFault  # noqa: PLC0415 - numpy is slow to import
     from fakekvm.scenario import ScenarioError  # noqa: PLC0415
     from fakekvm.supervisor import Unavailable, run  # noqa: PLC0415
@@ -97,16 +112,14 @@ def run_command(
     try:
         if over:
             laid = _over(host or _LAID_OVER, flip_port)
-            sys.exit(run(command, laid.machine, _say, laid))
-        sys.exit(run(command, _machine(host, scenario), _say))
+            return run(command, laid.machine, _say, laid)
+        return run(command, _machine(host, scenario), _say)
     except Unavailable as error:
         _say(str(error))
-        sys.exit(_CANNOT)
+        return _CANNOT
     except (ScenarioError, BadFault) as error:
         _say(str(error))
-        sys.exit(_BAD_INPUT)
-    except KeyboardInterrupt:  # before the program was there
-        sys.exit(_INTERRUPTED)
+        return _BAD_INPUT
 
 
 def _over(name: str, flip_port: int | None) -> Over:

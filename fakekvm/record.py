@@ -43,16 +43,22 @@ def command(output: Path, *, contents: bool, command: tuple[str, ...]) -> None:
     runs are kept, and later ones counted. Exits with the program's status; 128 + N if signal N
     ended it; 3 if this machine cannot do it; 4 if the file cannot be written.
     """
+    try:
+        sys.exit(_record(command, output, contents=contents))
+    except KeyboardInterrupt:  # before the program was there
+        _say("interrupted")
+        sys.exit(_INTERRUPTED)
+
+
+def _record(command: tuple[str, ...], output: Path, *, contents: bool) -> int:
     from kvmenc.errors import KvmencError  # noqa: PLC0415 - the fake alone needs nothing of it
     from kvmenc.recorder import record  # noqa: PLC0415
 
     try:
-        sys.exit(record(command, output, contents=contents, say=_say))
+        return record(command, output, contents=contents, say=_say)
     except KvmencError as error:
         _say(str(error))
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:  # before the program was there
-        sys.exit(_INTERRUPTED)
+        return error.exit_code
 
 
 def _say(text: str) -> None:

@@ -24,7 +24,7 @@ from kvmenc.backtest.targets import targets
 from kvmenc.plan import profile_for
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from kvmenc.backtest.result import Grid
 
@@ -39,19 +39,35 @@ __all__ = [
 ]
 
 
-def builtin_backtest() -> Backtest:
-    """The published table and the published migrations that come with this package."""
-    return _backtest(published_runs(), compare_grid())
+def builtin_backtest(update: Callable[[float], object] = lambda _share: None) -> Backtest:
+    """The published table and the published migrations that come with this package.
+
+    Args:
+        update: told which share of the runs is predicted.
+    """
+    return _backtest(published_runs(), compare_grid(), update)
 
 
-def backtest(runs: Sequence[Run]) -> Backtest:
-    """Runs of one's own."""
-    return _backtest(runs, None)
+def backtest(
+    runs: Sequence[Run], update: Callable[[float], object] = lambda _share: None
+) -> Backtest:
+    """Runs of one's own.
+
+    Args:
+        runs: at least one.
+        update: told which share of them is predicted.
+    """
+    return _backtest(runs, None, update)
 
 
-def _backtest(runs: Sequence[Run], grid: Grid | None) -> Backtest:
+def _backtest(
+    runs: Sequence[Run], grid: Grid | None, update: Callable[[float], object]
+) -> Backtest:
     predictors, limits_ms = Predictors(), given_up_ms(runs)
-    scores = tuple(score(run, predictors, limits_ms.get(run.scenario)) for run in runs)
+    scores = []
+    for run in runs:
+        scores.append(score(run, predictors, limits_ms.get(run.scenario)))
+        update(len(scores) / len(runs))
     scenarios, summary = by_scenario(scores), summarise(scores)
     sure, against, hard = confidence(scores, scenarios), ratios(scores), audit(scenarios)
     profiles = _profiles(runs)
@@ -59,7 +75,7 @@ def _backtest(runs: Sequence[Run], grid: Grid | None) -> Backtest:
         profile=", ".join(it.name for it in profiles),
         profiles=profiles,
         grid=grid,
-        runs=scores,
+        runs=tuple(scores),
         scenarios=scenarios,
         summary=summary,
         confidence=sure,

@@ -6,7 +6,9 @@ A command is imported when it is called, so that ``kvmenc --help`` is quick.
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from importlib import import_module
 from typing import NoReturn
 
@@ -81,6 +83,8 @@ class Root(click.Group):
             click.echo(f"kvmenc: {error}", err=True)
             raise click.exceptions.Exit(error.exit_code) from error
         except KeyboardInterrupt as interrupt:
+            _ignore_more_interrupts()
+            click.echo("kvmenc: interrupted", err=True)
             raise click.exceptions.Exit(EXIT_INTERRUPTED) from interrupt
         except BrokenPipeError as error:
             _forget_stdout()
@@ -93,6 +97,12 @@ class Root(click.Group):
         finally:
             if sys.stdout is not None:  # as when started with >&-
                 sys.stdout.flush()
+
+
+def _ignore_more_interrupts() -> None:
+    """All is tidied up; another Ctrl-C would only break what the interpreter does at its end."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _forget_stdout() -> None:
@@ -138,7 +148,7 @@ def root() -> None:
 
 
 def main() -> NoReturn:
-    """The console entry point."""
+    """Run the command; what nobody foresaw is told in full."""
     try:
         root(prog_name="kvmenc")
     except Exception:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from kvmenc.cli.common import console, emit_json, json_option
+from kvmenc.cli.common import console, emit_json, json_option, progress
 
 __all__ = ["command"]
 
@@ -38,7 +38,9 @@ def command(*, files: tuple[Path, ...], runs: bool, as_json: bool) -> None:
         load_run,
     )
 
-    result = backtest([load_run(it) for it in files]) if files else builtin_backtest()
+    with progress("predicting", 1) as update:
+        given = [load_run(it) for it in files]
+        result = backtest(given, update) if files else builtin_backtest(update)
     if as_json:
         emit_json(result)
     else:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from msgspec import Struct
     from rich.console import Console
+    from rich.progress import Progress
 
 __all__ = [
     "BANDWIDTH",
@@ -126,19 +128,28 @@ def progress(what: str, total: float) -> Iterator[Callable[[float], None]]:
     Yields:
         A function to call with how much is done so far.
     """
-    from rich.progress import Progress  # noqa: PLC0415 - slow
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield lambda _done: None
+        return
+    with ExitStack() as cleanup:
+        bar: Progress | None = None
+        show_at = time.monotonic() + 1
 
-    terminal = console(stderr=True)
-    bar = Progress(console=terminal, transient=True, disable=not terminal.is_terminal)
-    task = bar.add_task(what, total=total)
-    show_at = time.monotonic() + 1
+        def update(done: float) -> None:
+            nonlocal bar
+            if bar is None and time.monotonic() >= show_at:
+                bar = _bar(what, total)
+                cleanup.callback(bar.stop)  # first: a Ctrl-C in start() would leave no cursor
+                bar.start()
+            if bar is not None:
+                bar.update(bar.task_ids[0], completed=done)
 
-    def update(done: float) -> None:
-        bar.update(task, completed=done)
-        if time.monotonic() >= show_at:
-            bar.start()
-
-    try:
         yield update
-    finally:
-        bar.stop()
+
+
+def _bar(what: str, total: float) -> Progress:
+    from rich.progress import Progress  # noqa: PLC0415 - slow to import, and seldom shown
+
+    bar = Progress(console=console(stderr=True), transient=True)
+    bar.add_task(what, total=total)
+    return bar

@@ -99,7 +99,10 @@ def command(
     parameters = parameters_of(given)
     capture = described or _capture(file, backend)
     asked = capture, parameters, profile_of(given, capture)
-    plan = replace(make_plan(*asked), interval=interval_of(*asked), advice=advise(*asked))
+    with progress("planning", 2) as update:
+        interval = interval_of(*asked, update)
+        advice = advise(*asked, lambda share: update(1 + share))
+    plan = replace(make_plan(*asked), interval=interval, advice=advice)
     if found:
         plan = replace(plan, assumptions=(*plan.assumptions, found.assumption))
     if as_json:

@@ -15,6 +15,7 @@ from kvmenc.cli.common import (
     console,
     emit_json,
     json_option,
+    progress,
 )
 from kvmenc.cli.planned import parameters_of, plan_options, profile_of
 from kvmenc.errors import InputError
@@ -104,7 +105,9 @@ def command(
     if as_csv and as_json:
         raise click.UsageError("--csv and --json: only one of them fits on stdout")
     parameters, capture = parameters_of(given), load_capture(file)
-    grid = make_grid(capture, bandwidths, downtime_limits, parameters, profile_of(given, capture))
+    profile = profile_of(given, capture)
+    with progress("planning", 1) as update:
+        grid = make_grid(capture, bandwidths, downtime_limits, parameters, profile, update)
     if svg:
         from kvmenc.report.svg import draw_grid  # noqa: PLC0415
 

@@ -93,23 +93,37 @@ class _Setting:
     options: Callable[[float], str] | None = None
 
 
-def advise(capture: Capture, parameters: Parameters, profile: Profile = QEMU_10_0) -> Advice:
+def advise(
+    capture: Capture,
+    parameters: Parameters,
+    profile: Profile = QEMU_10_0,
+    update: Callable[[float], object] = lambda _share: None,
+) -> Advice:
     """Look for the least value of each parameter that converges, the others as they are.
 
     If the migration converges already, that is how far each may fall.
+
+    Args:
+        capture: the guest.
+        parameters: of the migration.
+        profile: whose rules are followed.
+        update: told which share of the parameters has been searched.
     """
     what_if = WhatIf(capture, profile)
     ends = what_if.converges(parameters)
     if parameters.postcopy and ends:
         return Advice(kind="margin", changes=(), postcopy="not-needed")  # it waits for no threshold
-    settings = _settings(capture, parameters, ends=ends)
-    changes = tuple(_change(what_if, setting, ends=ends) for setting in settings)
+    settings = list(_settings(capture, parameters, ends=ends))
+    changes = []
+    for setting in settings:
+        changes.append(_change(what_if, setting, ends=ends))
+        update(len(changes) / len(settings))
     capabilities = () if ends else tuple(_capabilities(what_if, parameters))
     helped = ends or any(change.least is not None for change in changes)
     working = {it.capability for it in capabilities if it.total_time_ms is not None}
     return Advice(
         kind="margin" if ends else "to-converge",
-        changes=changes,
+        changes=tuple(changes),
         capabilities=capabilities,
         postcopy=_postcopy(capture, working, helped=helped),
     )

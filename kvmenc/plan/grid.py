@@ -13,7 +13,7 @@ from kvmenc.plan.result import Guest, Inputs, Verdict
 from kvmenc.plan.whatif import WhatIf, converges
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from kvmenc.capture import Capture
     from kvmenc.plan.parameters import Parameters
@@ -98,6 +98,7 @@ def make_grid(
     downtime_limits_ms: Sequence[float],
     parameters: Parameters,
     profile: Profile = QEMU_10_0,
+    update: Callable[[float], object] = lambda _share: None,
 ) -> Grid:
     """Migrate the captured guest with every bandwidth and downtime limit.
 
@@ -107,6 +108,7 @@ def make_grid(
         downtime_limits_ms: of each.
         parameters: everything else.
         profile: whose rules are followed.
+        update: told which share of the cells is done.
     """
     what_if = WhatIf(capture, profile)
     wanted = [
@@ -119,7 +121,10 @@ def make_grid(
         for bandwidth in bandwidths_bytes_per_s
         for limit_ms in downtime_limits_ms
     ]
-    cells = [_cell(what_if, one) for one in wanted]
+    cells = []
+    for one in wanted:
+        cells.append(_cell(what_if, one))
+        update(len(cells) / len(wanted))
     ended = sorted(
         (cell.total_time_ms, i) for i, cell in enumerate(cells) if cell.total_time_ms is not None
     )

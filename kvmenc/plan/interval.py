@@ -34,7 +34,7 @@ from kvmenc.plan.result import Interval
 from kvmenc.plan.whatif import WhatIf, converges
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from kvmenc.capture import Capture, CurvePoint, Window
     from kvmenc.plan.parameters import Parameters
@@ -70,8 +70,20 @@ _LONG = 0.9
 _LEAST_MS = 1e-3
 
 
-def interval_of(capture: Capture, parameters: Parameters, profile: Profile = QEMU_10_0) -> Interval:
-    """The spread of plans of guests that the capture might as well have seen."""
+def interval_of(
+    capture: Capture,
+    parameters: Parameters,
+    profile: Profile = QEMU_10_0,
+    update: Callable[[float], object] = lambda _share: None,
+) -> Interval:
+    """The spread of plans of guests that the capture might as well have seen.
+
+    Args:
+        capture: the guest.
+        parameters: of the migration.
+        profile: whose rules are followed.
+        update: told which share of the plans is made.
+    """
     rng = np.random.default_rng(_SEED)
     windows = [one for one in capture.windows if len(one.points) >= _LEAST_POINTS]
     totals = []
@@ -85,6 +97,7 @@ def interval_of(capture: Capture, parameters: Parameters, profile: Profile = QEM
         )
         if converges(outcome, parameters):
             totals.append(outcome.total_ms)
+        update((draw + 1) / _DRAWS)
     probability = len(totals) / _DRAWS
     low_ms, high_ms = _bounds(totals, _GRAIN * profile.window_ms)
     return Interval(

@@ -9,6 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from kvmenc import __main__ as program
 from kvmenc import cli, errors
 
 if TYPE_CHECKING:
@@ -58,11 +59,27 @@ def test_a_deliberate_error_is_one_line_and_its_exit_code(
     assert result.stdout == "half an answer\n"
 
 
-def test_ctrl_c_is_130_and_silent(failing: Callable[[BaseException], None]) -> None:
+def test_ctrl_c_is_130_and_one_line(
+    failing: Callable[[BaseException], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "_ignore_more_interrupts", lambda: None)  # this process goes on
     failing(KeyboardInterrupt())
     result = CliRunner().invoke(cli.root, ["probe"])
     assert result.exit_code == 130
-    assert result.stderr == ""
+    assert result.stderr == "kvmenc: interrupted\n"
+
+
+def test_ctrl_c_while_commands_are_imported_is_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "main", interrupt)
+    with pytest.raises(SystemExit) as caught:
+        program.main()
+    assert caught.value.code == 130
+    assert capsys.readouterr() == ("", "kvmenc: interrupted\n")
 
 
 def test_a_bug_is_neither_swallowed_nor_an_answer(

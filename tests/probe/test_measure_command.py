@@ -106,14 +106,14 @@ def test_a_page_that_arrived_changed_is_exit_code_1(monkeypatch: pytest.MonkeyPa
     assert "NOT as sent" in " ".join(run.stdout.split())
 
 
-def test_ctrl_c_is_130_and_says_nothing() -> None:
+def test_ctrl_c_is_130_and_one_line() -> None:
     code = "from kvmenc.cli import main; main()"
     command = [sys.executable, "-c", code, *MEASURE, "--seconds", "60"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         _wait_for_guests(process.pid)
         process.send_signal(signal.SIGINT)
         out, error = process.communicate(timeout=20)
-    assert (process.returncode, out, error) == (130, b"", b"")
+    assert (process.returncode, out, error) == (130, b"", b"kvmenc: interrupted\n")
 
 
 def _wait_for_guests(pid: int) -> None:
