@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-qemu-10 bench soak soak-order soak-conformance soak-fuzz-streams backtest format clean
+.PHONY: demo test test-qemu-10 bench soak soak-order soak-conformance soak-fuzz-streams backtest schemas format clean
 
 demo: $(STAMP)
 	@$(BIN)/kvmenc demo
@@ -51,6 +51,10 @@ backtest: $(STAMP)
 	  $(BIN)/python -m tests.qemu.audit $$folder && \
 	  $(BIN)/kvmenc backtest $$folder/*.json || exit; \
 	done
+
+# JSON schemas of what is printed and read, from the structs.
+schemas: $(STAMP)
+	$(BIN)/python -m tests.schemas.generate
 
 format: $(STAMP)
 	$(BIN)/ruff format .
