@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-qemu-10 bench picture backtest format clean
+.PHONY: demo test test-qemu-10 bench picture backtest schemas format clean
 .PHONY: soak soak-order soak-conformance soak-storms soak-fuzz-streams
 
 demo: $(STAMP)
@@ -61,6 +61,10 @@ backtest: $(STAMP)
 	  $(BIN)/python -m tests.qemu.audit $$folder && \
 	  $(BIN)/kvmenc backtest $$folder/*.json || exit; \
 	done
+
+# JSON schemas of what is printed and read, from the structs.
+schemas: $(STAMP)
+	$(BIN)/python -m tests.schemas.generate
 
 format: $(STAMP)
 	$(BIN)/ruff format .

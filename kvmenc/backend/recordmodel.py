@@ -53,7 +53,7 @@ class Piece(_Record, frozen=True, kw_only=True):
     """Memory that a call names.
 
     Attributes:
-        nbytes: its size.
+        nbytes: its size in bytes.
         data: its bytes; of a struct, with symbols.
         digests: instead of them: BLAKE2b-128 of each 4 KiB. Without either it could not be read.
     """
@@ -67,8 +67,8 @@ class Change(_Record, frozen=True, kw_only=True):
     """Bytes of a vCPU's mapping that the kernel changed during a call.
 
     Attributes:
-        fd: the vCPU.
-        offset: from the start of what can be mapped.
+        fd: the vCPU's number.
+        offset: bytes from the start of what can be mapped.
         data: the new bytes.
     """
 
@@ -81,8 +81,8 @@ class Call(_Record, frozen=True, kw_only=True, tag_field="call"):
     """One call at the seam.
 
     Attributes:
-        thread: which of the program's threads made it, in the order of their first calls.
-        errno: 0 if it did what was asked.
+        thread: the number of the program's thread that made it, in the order of first calls.
+        errno: Linux's number; 0 if it did what was asked.
     """
 
     thread: _Count = 0
@@ -90,7 +90,13 @@ class Call(_Record, frozen=True, kw_only=True, tag_field="call"):
 
 
 class Opened(Call, frozen=True, kw_only=True, tag="open"):
-    """open(2); ``fd`` counts the descriptors of a recording from 0."""
+    """open(2).
+
+    Attributes:
+        path: that was opened.
+        flags: the number that it was opened with.
+        fd: the number of the descriptor, counted from 0 in a recording; -1: none.
+    """
 
     path: _Name
     flags: _U64
@@ -101,15 +107,15 @@ class Ioctled(Call, frozen=True, kw_only=True, tag="ioctl"):
     """ioctl(2).
 
     Attributes:
-        fd: the descriptor's count; -1: not one of this recording.
+        fd: the descriptor's number, counted from 0; -1: not one of this recording.
         request: the number.
         name: for readers.
-        arg: the integer, or 0 and 1 for an address.
+        arg: the number, or 0 and 1 for an address.
         known: kvmenc knows the argument; else only its size was believed, and it is not compared.
         before: what was there before the call.
         after: what was there after it.
-        result: what it returned.
-        gives: the count of the descriptor that it returned; -1: none.
+        result: the number that it returned.
+        gives: the number of the descriptor that it returned, counted from 0; -1: none.
         maps: what it changed in vCPUs' mappings.
     """
 
@@ -126,7 +132,14 @@ class Ioctled(Call, frozen=True, kw_only=True, tag="ioctl"):
 
 
 class Mapped(Call, frozen=True, kw_only=True, tag="mmap"):
-    """mmap(2) of a vCPU's descriptor; ``maps`` is what was there at first, other than zeros."""
+    """mmap(2) of a vCPU's descriptor.
+
+    Attributes:
+        fd: the vCPU's number.
+        length: bytes.
+        offset: bytes from the start of what can be mapped.
+        maps: what was there at first, other than zeros.
+    """
 
     fd: _Fd
     length: Annotated[int, Meta(ge=4096, le=MAX_MAPPED_BYTES)]
@@ -135,7 +148,11 @@ class Mapped(Call, frozen=True, kw_only=True, tag="mmap"):
 
 
 class Closed(Call, frozen=True, kw_only=True, tag="close"):
-    """close(2)."""
+    """close(2).
+
+    Attributes:
+        fd: the descriptor's number.
+    """
 
     fd: _Fd
 
@@ -144,7 +161,7 @@ class Ran(Call, frozen=True, kw_only=True, tag="ran"):
     """KVM_RUN of a vCPU that was counted only: how often it ended how.
 
     Attributes:
-        fd: the vCPU.
+        fd: the vCPU's number.
         exits: by ``KVM_EXIT_`` or errno.
     """
 
@@ -153,7 +170,12 @@ class Ran(Call, frozen=True, kw_only=True, tag="ran"):
 
 
 class Seen(Call, frozen=True, kw_only=True, tag="seen"):
-    """No call: what the program saw besides, and that decided what it called: a clock, a count."""
+    """No call: what the program saw besides, and that decided what it called: a clock, a count.
+
+    Attributes:
+        what: was looked at.
+        value: as it was, in no unit of ours: it is only given again.
+    """
 
     what: _Name
     value: float | int | bytes

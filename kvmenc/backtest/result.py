@@ -89,12 +89,12 @@ class Cells(Struct, frozen=True):
     """How many cells are so.
 
     Attributes:
-        all: of the table.
-        reproduced: the rule gives the published second.
+        all: how many there are in the table.
+        reproduced: how many of which the rule gives the published second.
         reproduced_with_9_bytes: the same with a zero page of 9 bytes, as QEMU sends it.
-        reproduced_with_1000: the same with Mbps of 1000 * 1000 bits; the table's are 1024 * 1024.
-        same_second: kvmenc's plan gives the published second.
-        flips: kvmenc's plan gives the opposite verdict.
+        reproduced_with_1000: how many with Mbps of 1000 * 1000 bits; the table's are 1024 * 1024.
+        same_second: how many of which kvmenc's plan gives the published second.
+        flips: how many of which kvmenc's plan gives the opposite verdict.
     """
 
     all: int
@@ -120,14 +120,25 @@ class Grid(Struct, frozen=True):
 
 
 class Predicted(Struct, frozen=True):
-    """What one predictor says of one field; nulls where it says nothing."""
+    """What one predictor says of one field; nulls where it says nothing.
+
+    Attributes:
+        value: in the unit that query-migrate has the field in: ms, bytes, pages, a number of syncs.
+        error_percent: of the value, with its sign.
+    """
 
     value: float | None
     error_percent: float | None
 
 
 class FieldScore(Struct, frozen=True):
-    """One field of a migration: what it was, and what was predicted."""
+    """One field of a migration: what it was, and what was predicted.
+
+    Attributes:
+        field: its name.
+        actual: in the unit that query-migrate has it in: ms, bytes, pages, a number of syncs.
+        predicted: by each predictor.
+    """
 
     field: Field
     actual: float
@@ -183,9 +194,10 @@ class ScenarioScore(Struct, frozen=True, kw_only=True):
     Attributes:
         name: of the scenario.
         runs: how many repeats.
-        converged: of these.
+        converged: how many of these did.
         converges: of these, those of which each predictor says so.
-        probability_converges: as kvmenc states it, the mean over repeats; null where it does not.
+        probability_converges: as kvmenc states it, 0 to 1, the mean over repeats; null where it
+            does not.
         knife_edge: that probability is in the band.
         spread_percent: of total time, from the shortest to the longest repeat that converged, over
             their mean; null with fewer than two.
@@ -225,8 +237,8 @@ class Share(Struct, frozen=True):
     """How many of how many.
 
     Attributes:
-        hold: those of which it is true.
-        of: all that were asked.
+        hold: how many of which it is true.
+        of: how many were asked.
     """
 
     hold: int
@@ -246,8 +258,8 @@ class Summary(Struct, frozen=True, kw_only=True):
     Attributes:
         predictor: which.
         runs: predicted.
-        verdicts_right: of these.
-        verdicts_wrong_outside_band: wrong ones where kvmenc does not call it chance.
+        verdicts_right: how many of these.
+        verdicts_wrong_outside_band: how many are wrong where kvmenc does not call it chance.
         total_time: errors; null where no run has both.
         total_time_within: runs off by 3 % or 100 ms at most, whichever is more.
         after_bulk: errors of the time after the second sync; null likewise.
@@ -255,8 +267,8 @@ class Summary(Struct, frozen=True, kw_only=True):
         downtime_median_ms: the median of these in milliseconds; null likewise.
         downtime_within: runs over TCP off by 20 ms or 20 % at most, whichever is more.
         transferred: errors; null likewise.
-        syncs: runs that converged in which dirty-sync-count is known and predicted.
-        syncs_within_1: of these, those off by one at most.
+        syncs: how many runs converged in which dirty-sync-count is known and predicted.
+        syncs_within_1: how many of these are off by one at most.
     """
 
     predictor: Predictor
@@ -279,11 +291,12 @@ class Confidence(Struct, frozen=True, kw_only=True):
 
     Attributes:
         scenarios_in_band: those of which kvmenc says that it is chance whether they converge.
-        runs_in_band: their runs of which a probability is stated.
+        runs_in_band: how many of their runs a probability is stated of.
         brier_in_band: over these, the mean square of what is between the probability stated and
-            what happened, 1 or 0; always saying one half would give 0.25. Null of none.
-        runs_stated: all runs of which a probability is stated.
-        brier: the same over these.
+            what happened, 1 or 0; a number from 0 to 1, and 0.25 for always saying one half. Null
+            of none.
+        runs_stated: how many runs in all a probability is stated of.
+        brier: the mean square over these, 0 to 1.
         interval_holds: converged runs with an interval, and those within it.
         interval_width_percent: their median width over the run's total time; null of none.
     """
@@ -306,7 +319,7 @@ class Ratio(Struct, frozen=True, kw_only=True):
         runs: how many.
         kvmenc_percent: median error.
         rival_percent: likewise.
-        ratio: of the two; null where the rival's is 0.
+        ratio: of the two, a pure number; null where the rival's is 0.
     """
 
     field: Field
@@ -343,13 +356,13 @@ class Target(Struct, frozen=True, kw_only=True):
     Attributes:
         what: in words.
         unit: of the numbers; empty where they are counts or pure numbers.
-        measured: null where no run has what is needed.
-        least: the measured must be no less; null: no bound.
-        most: it must be no more; null: no bound.
+        measured: in ``unit``; null where no run has what is needed.
+        least: the measured must be no less, in ``unit``; null: no bound.
+        most: it must be no more, in ``unit``; null: no bound.
         strict: the bound itself does not do.
         over: how many runs, scenarios or intervals it was measured over.
         met: null where nothing was measured.
-        missed_by: how far off the bound; null where it is met or nothing was measured.
+        missed_by: how far off the bound, in ``unit``; null where it is met or nothing was measured.
     """
 
     what: str

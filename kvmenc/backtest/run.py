@@ -36,6 +36,8 @@ Name = Annotated[str, Meta(min_length=1, max_length=100)]
 Sentence = Annotated[str, Meta(max_length=1000)]
 Sentences = Annotated[tuple[Sentence, ...], Meta(max_length=20)]
 
+#: In a JSON schema: facts, the name of a file, or nothing.
+_CAPTURE = {"anyOf": [{"$ref": "capture-1.json"}, {"type": "string"}, {"type": "null"}]}
 
 #: How the bytes went: into another process, into a file, over a network.
 Transport = Literal["exec", "file", "tcp"]
@@ -59,12 +61,12 @@ class Figures(Answer, frozen=True):
 
 
 class _File(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The file. See :class:`Run`."""
+    """One migration that really happened; docs/backtest.md says what each field is."""
 
     schema: Literal["kvmenc.backtest-run/1"]
     name: Name
     source: Sentence
-    capture: Raw
+    capture: Annotated[Raw, Meta(extra_json_schema=_CAPTURE)]
     parameters: _Parameters | None
     query_migrate: Figures
     scenario: Name | None = None

@@ -104,12 +104,12 @@ class SlotFacts(Struct, frozen=True, forbid_unknown_fields=True):
     """A run of pages of one memslot and one RAMBlock; nearly always a whole memslot.
 
     Attributes:
-        as_id: address space; 1 is what the guest sees in system management mode.
+        as_id: the number of the address space; 1 is what the guest sees in system management mode.
         slot_id: KVM's number, without the address space; null where nobody told.
         base_gfn: first gfn.
         npages: size.
         block: name of the RAMBlock.
-        block_page: page of it at the first gfn.
+        block_page: number of its page at the first gfn, from 0.
         readonly: ROM to KVM.
         log_dirty: KVM logged writes while the capture ran; null where nobody told.
     """
@@ -197,7 +197,7 @@ class DeviceCurve(Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         points: of growing ``ms``.
-        confidence: of each point's bounds, such as 0.95.
+        confidence: the share of each point's bounds that hold, such as 0.95.
         sampled_pages: how many pages were compared.
         population_pages: of how many pages they were drawn.
     """

@@ -10,7 +10,13 @@ __all__ = ["Device", "Limit", "Link", "NextHop", "Route", "Shaping"]
 
 
 class NextHop(Struct, frozen=True):
-    """One way of a multipath route; its weight is its share of all connections."""
+    """One way of a multipath route.
+
+    Attributes:
+        gateway: the next machine; null where the destination is on the same network.
+        device: leads to it.
+        weight: its share of all connections is this number over the sum of all ways'.
+    """
 
     gateway: str | None
     device: str

@@ -7,7 +7,7 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
@@ -61,7 +61,14 @@ class SyncProtocol(Struct, frozen=True):
 
 
 class GuestOrder(Struct, frozen=True):
-    """What a guest does; the fields are those of ``guests.Order``."""
+    """What a guest does.
+
+    Attributes:
+        name: it, in words.
+        announces_first: the flip comes before the write that needs it.
+        expects_old_bytes: the guest reads what a page held before its flip.
+        seen_in: the kernel or document that has such a guest.
+    """
 
     name: str
     announces_first: bool
@@ -75,10 +82,11 @@ class Cell(Struct, frozen=True):
     Attributes:
         protocol, order, setting, xbzrle: which.
         live_rounds: exactly so many, then the stopped one.
-        right: the guest reads at the destination what it would have read.
-        not_promised: it reads other bytes where no guest may expect any.
-        no_host: wrong, and so would be a last complete sending by all that the kernel knows.
-        wrong: wrong, and a host could have known.
+        right: how many runs in which the guest reads at the destination what it would have read.
+        not_promised: how many in which it reads other bytes where no guest may expect any.
+        no_host: how many wrong ones that a last complete sending, by all that the kernel knows,
+            would leave wrong too.
+        wrong: how many wrong ones of which a host could have known.
     """
 
     protocol: str
@@ -101,7 +109,7 @@ class OrderCheck(Struct, frozen=True, kw_only=True):
     """What a search found.
 
     Attributes:
-        live_rounds, settings: its bounds.
+        live_rounds, settings: its bounds; the rounds before the guest is stopped, at most.
         protocols, orders: hosts and guests.
         states, steps: how many there are, merged; and from one to another.
         runs: interleavings they stand for.
@@ -111,11 +119,11 @@ class OrderCheck(Struct, frozen=True, kw_only=True):
         timelines: of each protocol and order that a run went wrong with, the shortest such run.
         contradictions: guests that look the same to any host and need different roads.
         answers: what became of the claims of 2019.
-        wrong_by_own: runs that ended wrong with kvmenc's protocol: in ``cells``, and in ``xbzrle``
-            with eviction; those of guests that expect old bytes apart.
+        wrong_by_own: how many runs ended wrong with kvmenc's protocol: in ``cells``, and in
+            ``xbzrle`` with eviction; those of guests that expect old bytes apart.
     """
 
-    schema: str = "kvmenc.check-order/1"
+    schema: Literal["kvmenc.check-order/1"] = "kvmenc.check-order/1"
     live_rounds: int
     settings: list[str]
     protocols: list[SyncProtocol]

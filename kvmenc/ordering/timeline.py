@@ -50,7 +50,7 @@ class Timeline(Struct, frozen=True):
         live_rounds: how many it has.
         private_at_first: which pages are.
         steps: from the first to the last.
-        page: which one arrives wrong.
+        page: the number of the one that arrives wrong, from 0.
         then: what the guest still does to it at the destination before it reads.
         source_reads: v is what was written last; s(...) is encrypted with the source guest's key,
             s'(...) decrypted.

@@ -64,7 +64,17 @@ Count = Annotated[int, Meta(ge=0, le=2**62)]
 
 
 class RamAnswer(Struct, frozen=True, rename="kebab"):
-    """What is compared of ``ram`` in QEMU's answer, pages and bytes; null: not known."""
+    """What is compared of ``ram`` in QEMU's answer; null: not known.
+
+    Attributes:
+        transferred: bytes sent.
+        dirty_sync_count: how often QEMU synced.
+        normal: pages sent with content, each time.
+        duplicate: zero pages, each time that one was sent.
+        remaining: bytes left to send.
+        precopy_bytes: sent while the guest ran.
+        downtime_bytes: sent while it was stopped.
+    """
 
     transferred: Count | None = None
     dirty_sync_count: Count | None = None
@@ -103,8 +113,9 @@ class FieldPair(Struct, frozen=True):
 
     Attributes:
         field: its name.
-        predicted: null where nothing is said of it, as of one that does not converge.
-        actual: of QEMU; null where it is not known.
+        predicted: in the unit that query-migrate has it in (ms, bytes, pages, a number of syncs);
+            null where nothing is said of it, as of one that does not converge.
+        actual: of QEMU, in the same unit; null where it is not known.
     """
 
     field: Field

@@ -37,7 +37,13 @@ Postcopy = Literal["not-needed", "only-way", "no-help", "impossible"]
 
 
 class Counts(Struct, frozen=True):
-    """Whole pages or bytes, by road."""
+    """Whole pages or bytes, by road.
+
+    Attributes:
+        normal: pages or bytes sent as they are.
+        zero: pages or bytes of pages that hold only zeros.
+        encrypted: pages or bytes that went through the firmware.
+    """
 
     normal: int
     zero: int
@@ -50,7 +56,13 @@ class Counts(Struct, frozen=True):
 
 
 class Times(Struct, frozen=True):
-    """Milliseconds, by road."""
+    """Milliseconds, by road.
+
+    Attributes:
+        normal: ms for pages sent as they are.
+        zero: ms for pages that hold only zeros.
+        encrypted: ms for pages that went through the firmware.
+    """
 
     normal: float
     zero: float
@@ -60,7 +72,16 @@ class Times(Struct, frozen=True):
 class Guest(Struct, frozen=True):
     """What was migrated in thought.
 
-    Zero pages and those that devices wrote are null when nobody looked for them.
+    Attributes:
+        source: what was looked at, in words.
+        private_source: where private/shared came from, in words.
+        holds: which writes its curve holds.
+        page_size: in bytes.
+        pages: of all RAMBlocks.
+        private_pages: of these private.
+        zero_pages: shared pages that hold only zeros; null when nobody looked for them.
+        unlogged_pages: in no memslot with a dirty log: whether they are written is not known.
+        device_pages: found written by devices only; null when nobody looked for them.
     """
 
     source: str
@@ -75,7 +96,22 @@ class Guest(Struct, frozen=True):
 
 
 class Inputs(Struct, frozen=True):
-    """The parameters in force, defaults filled in; no time limit and no xbzrle are null."""
+    """The parameters in force, defaults filled in; no time limit and no xbzrle are null.
+
+    Attributes:
+        max_bandwidth_bytes_per_s: QEMU's cap while the guest runs.
+        link_bytes_per_s: the network's speed; the stopped guest is sent at it.
+        downtime_limit_ms: the pause that QEMU may plan for.
+        time_limit_ms: longer than this counts as not converging.
+        private_rate_pps: private pages a second through the firmware.
+        private_batch_pages: that one command of the firmware takes.
+        send_buffer_bytes: that the kernel takes at once after a rest.
+        auto_converge: whether QEMU may throttle the guest.
+        multifd_channels: how many connections; 0: no multifd.
+        xbzrle_encoded_share: a page's size after xbzrle over its size before, 0 to 1.
+        xbzrle_cache_bytes: the size of its cache.
+        postcopy: whether QEMU may switch to it.
+    """
 
     max_bandwidth_bytes_per_s: float
     link_bytes_per_s: float
@@ -132,7 +168,28 @@ class Totals(Struct, frozen=True):
 
 
 class RamStats(Struct, frozen=True, rename="kebab"):
-    """The ``ram`` member of query-migrate (QEMU 10.0, qapi/migration.json, MigrationStats)."""
+    """The ``ram`` member of query-migrate (QEMU 10.0, qapi/migration.json, MigrationStats).
+
+    Attributes:
+        transferred: bytes sent.
+        remaining: bytes left to send.
+        total: bytes of RAM.
+        duplicate: zero pages, each time that one was sent.
+        normal: pages sent with content, each time.
+        normal_bytes: the same in bytes.
+        dirty_pages_rate: pages a second that the guest dirties.
+        mbps: 10^6 bits a second.
+        dirty_sync_count: how often QEMU synced.
+        pages_per_second: sent.
+        page_size: bytes in a page.
+        precopy_bytes: sent while the guest ran.
+        downtime_bytes: sent while it was stopped.
+        postcopy_requests: how many pages the destination asked for.
+        multifd_bytes: sent by multifd.
+        postcopy_bytes: sent once the guest ran at the destination.
+        dirty_sync_missed_zero_copy: how many syncs could not make use of zero-copy.
+        skipped: pages; always 0.
+    """
 
     transferred: int
     remaining: int
@@ -155,7 +212,17 @@ class RamStats(Struct, frozen=True, rename="kebab"):
 
 
 class XbzrleCache(Struct, frozen=True, rename="kebab"):
-    """Its ``xbzrle-cache`` member (XBZRLECacheStats); the two rates are of the last second."""
+    """Its ``xbzrle-cache`` member (XBZRLECacheStats); the two rates are of the last second.
+
+    Attributes:
+        cache_size: bytes.
+        bytes: sent as differences.
+        pages: sent as differences.
+        cache_miss: how many pages were not in the cache.
+        cache_miss_rate: share of pages that were not, 0 to 1.
+        encoding_rate: bytes before over bytes after; 0 where it was not measured.
+        overflow: how many pages came out larger.
+    """
 
     cache_size: int
     bytes: int
@@ -171,6 +238,16 @@ class QueryMigrate(Struct, frozen=True, rename="kebab"):
 
     What a QEMU does not print is left out: ``skipped`` is printed until 8.2, ``xbzrle-cache`` with
     that capability, ``cpu-throttle-percentage`` while it throttles.
+
+    Attributes:
+        status: ``completed``, or ``active`` where it was given up.
+        ram: of the RAM.
+        total_time: ms, setting up included.
+        setup_time: ms.
+        expected_downtime: ms, by what is left and the bandwidth; only of one that was given up.
+        downtime: ms that the guest was stopped; only of one that completed.
+        cpu_throttle_percentage: how much of the time vCPUs stand still.
+        xbzrle_cache: of xbzrle.
     """
 
     status: Literal["active", "completed"]
@@ -189,10 +266,10 @@ class Change(Struct, frozen=True, kw_only=True):
     Attributes:
         knob: which parameter.
         unit: of its values.
-        now: its value in the plan; a throttle is 0.
-        least: the value, about; null where none that was looked at converges.
-        looked_from: the least value that was looked at.
-        looked_to: the largest.
+        now: its value in the plan, in ``unit``; a throttle is 0.
+        least: the value, about, in ``unit``; null where none that was looked at converges.
+        looked_from: the least value that was looked at, in ``unit``.
+        looked_to: the largest, in ``unit``.
         sure: no smaller value that was tried converges, nor does one of 10 % less.
         options: how it is typed for ``kvmenc plan``; null where there is no option, or no value.
         total_time_ms: of the migration with it; null without a value.

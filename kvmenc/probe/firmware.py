@@ -62,7 +62,7 @@ class FirmwareMeasure(msgspec.Struct, frozen=True, kw_only=True):
         batch_receive: likewise.
         header_bytes: of a page, as the firmware says.
         contents_bytes: of a page, encrypted for the way.
-        other_guests: SEV guests that the firmware held beside ours; None if it does not say.
+        other_guests: how many SEV guests the firmware held beside ours; None if it does not say.
         steady: no sign of another user of the firmware in the rates.
         private_rate_pps: what ``kvmenc plan --private-rate`` takes: the slower of both ways.
         contents: whether what arrived is what was sent.

@@ -23,7 +23,7 @@ class WrongPage(Struct, frozen=True):
 
     Attributes:
         block: its RAMBlock.
-        page: its number there.
+        page: its number there, from 0.
         private: its state at the source, as the guest last announced it.
         private_at_destination: its state there.
     """
@@ -40,7 +40,7 @@ class Comparison(Struct, frozen=True):
     Attributes:
         pages: compared: all there are.
         wrong_pages: which the destination's guest would read otherwise.
-        wrong_states: private at one end and shared at the other.
+        wrong_states: how many pages are private at one end and shared at the other.
         told: the first twenty.
     """
 

@@ -28,7 +28,15 @@ __all__ = [
 
 
 class PagesByKind(Struct, frozen=True):
-    """Pages sent, by how; a page sent twice counts twice. Normal ones travel as they are."""
+    """Pages sent, by how; a page sent twice counts twice.
+
+    Attributes:
+        zero: pages that hold only zeros.
+        normal: pages that travel as they are.
+        xbzrle: pages sent as a difference.
+        compressed: pages that zlib made shorter.
+        encrypted: pages that went through the firmware.
+    """
 
     zero: int
     normal: int
@@ -41,18 +49,18 @@ class BytesByKind(Struct, frozen=True):
     """Every byte of the file.
 
     Attributes:
-        zero: records of zero pages, headers and names included; so the others.
-        normal: of pages as they are.
-        xbzrle: of pages sent as a difference.
-        compressed: of pages that zlib made shorter.
-        encrypted: of packets, without the session.
-        session: in the first encrypted page.
-        private_state: bitmaps or lists of what is private.
-        cpu_states: encrypted registers.
-        framing: what holds the sections and calls together, and the block table.
-        devices: their sections.
-        description: what the stream says of them at its end.
-        unread: behind what can be read; null: the file does not tell its size.
+        zero: bytes of records of zero pages, headers and names included; so the others.
+        normal: bytes of pages as they are.
+        xbzrle: bytes of pages sent as a difference.
+        compressed: bytes of pages that zlib made shorter.
+        encrypted: bytes of packets, without the session.
+        session: bytes of it in the first encrypted page.
+        private_state: bytes of bitmaps or lists of what is private.
+        cpu_states: bytes of encrypted registers.
+        framing: bytes of what holds the sections and calls together, and the block table.
+        devices: bytes of their sections.
+        description: bytes of what the stream says of them at its end.
+        unread: bytes behind what can be read; null: the file does not tell its size.
     """
 
     zero: int
@@ -90,7 +98,13 @@ class BlockTotals(Struct, frozen=True):
 
 
 class RoundBlock(Struct, frozen=True):
-    """What a round sent of a RAMBlock, by road."""
+    """What a round sent of a RAMBlock, by road.
+
+    Attributes:
+        name: of the RAMBlock.
+        pages: sent.
+        bytes: of these on the wire.
+    """
 
     name: str
     pages: Counts
@@ -118,14 +132,25 @@ class StreamRound(Struct, frozen=True):
 
 
 class SendingCount(Struct, frozen=True):
-    """So many pages were sent so many times; 255 times: that or more."""
+    """So many pages were sent so many times.
+
+    Attributes:
+        times: how often; 255: that or more.
+        pages: that were sent so often.
+    """
 
     times: int
     pages: int
 
 
 class SessionReport(Struct, frozen=True):
-    """The firmware's session: policy, and bytes of certificate and session data."""
+    """The firmware's session.
+
+    Attributes:
+        policy: the guest's, a number of flags (AMD, publication 55766, "Guest Policy").
+        pdh_bytes: of the certificate.
+        session_bytes: of the session data.
+    """
 
     policy: int
     pdh_bytes: int
@@ -137,7 +162,7 @@ class PrivateStateReport(Struct, frozen=True):
 
     Attributes:
         form: a bitmap of private gfns, or a list of shared ones.
-        ranges: bitmaps, or ranges of the list.
+        ranges: how many bitmaps, or ranges of the list.
         pages: gfns that the bitmaps tell of; null: a list has no end.
         private_pages: of these private; null likewise.
         shared_pages: of these shared.
@@ -151,7 +176,13 @@ class PrivateStateReport(Struct, frozen=True):
 
 
 class DeviceTotals(Struct, frozen=True):
-    """A device's section: name, which of them, bytes."""
+    """A device's section.
+
+    Attributes:
+        name: as QEMU calls it.
+        instance_id: the number that tells it from others of its name.
+        bytes: of the section.
+    """
 
     name: str
     instance_id: int
@@ -164,7 +195,7 @@ class Sending(Struct, frozen=True):
     Attributes:
         round: number of the round, from 1.
         call: number of the call of QEMU's, from 1.
-        offset: of the record in the file.
+        offset: bytes before the record in the file.
         kind: how.
         bytes: on the wire.
         unchanged: it holds what was sent the time before; null: that is not known, or there is no
@@ -200,7 +231,7 @@ class WrongRange(Struct, frozen=True):
 
     Attributes:
         block: their RAMBlock.
-        page: the first one.
+        page: the number of the first one, from 0.
         npages: how many.
         was: what the capture says that they are.
         at_last: whether the last time that they were sent was wrong, too.
@@ -253,7 +284,7 @@ class StreamReport(Struct, frozen=True, kw_only=True):
         machine: QEMU's machine type; empty where the stream does not name it.
         page_size: in bytes.
         dialects: those that explain the encrypted records; all of them where there is none.
-        bytes_total: of the file, as far as it was read.
+        bytes_total: bytes of the file, as far as it was read.
         why_unread: what stands in the way of reading to the end; empty: it was read.
         ram_bytes: of RAM in the block table.
         blocks: in the order of the table.
@@ -265,10 +296,10 @@ class StreamReport(Struct, frozen=True, kw_only=True):
         calls: of QEMU to send pages.
         sendings: how many pages were sent how often.
         twice_in_a_call_pages: sent again with no sync in between.
-        flushes: of multifd: pages went over connections of their own.
+        flushes: how many of multifd; then pages went over connections of their own.
         session: null where nothing is encrypted.
         private_state: null where there is none.
-        encrypted_vcpus: whose registers are encrypted.
+        encrypted_vcpus: how many have encrypted registers.
         devices: in the order of the stream.
         history: of pages that were asked for.
         against: null where no capture was given.

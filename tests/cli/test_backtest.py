@@ -16,6 +16,7 @@ from kvmenc import cli
 from tests.backtest.runs import run_file
 from tests.cli.test_plan_command import on_a_terminal
 from tests.cli.test_root import MAIN, kvmenc
+from tests.schemas.validator import faults
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,6 +59,7 @@ def test_json_is_one_object_of_the_same(builtin: subprocess.CompletedProcess[str
     assert (run.returncode, run.stderr) == (0, "")
     answer: Any = json.loads(run.stdout)
     assert answer["schema"] == "kvmenc.backtest/1"
+    assert not faults(answer)
     assert len(answer["grid"]["cells"]) == 48
     assert answer["grid"]["cells"][29]["downtime_limit"] == "unlim"
     assert {it["predictor"] for it in answer["summary"]} == {"kvmenc", "rule2023", "geometric"}
@@ -75,6 +77,7 @@ def test_files_are_predicted_without_the_table(tmp_path: Path) -> None:
     assert "published second" not in run.stdout
     answer: Any = json.loads(kvmenc("backtest", "--json", *files).stdout)
     assert answer["grid"] is None
+    assert not faults(answer)
     assert answer["summary"][0]["total_time"]["runs"] == 2
     assert [it["name"] for it in answer["scenarios"]] == ["run a", "run b"]
     assert {"confidence", "ratios", "audit", "profiles"} <= answer.keys()

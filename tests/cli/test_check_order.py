@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from kvmenc import cli, ordering
 from tests.cli.test_root import kvmenc
+from tests.schemas.validator import faults
 
 if TYPE_CHECKING:
     import subprocess
@@ -60,6 +61,7 @@ def test_json_holds_every_cell() -> None:
         "kvmenc.check-order/1",
         1,
     )
+    assert not faults(answer)
     protocols, orders = len(answer["protocols"]), len(answer["orders"])
     assert len(answer["cells"]) == protocols * orders * len(answer["settings"])
     assert answer["wrong_by_own"] == 0

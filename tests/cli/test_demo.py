@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kvmenc.capture import load_capture
+from tests.schemas.validator import faults
 from tests.support import need_kvm
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def demo(backend: str, kept: Path) -> Any:
 
 def test_json_holds_what_was_real_the_syncs_and_the_plan(backend: str, demo: Any) -> None:
     assert demo["schema"] == "kvmenc.demo/1"
+    assert not faults(demo)
     real = {part["name"]: part["real"] for part in demo["parts"]}
     assert real["guest"] == real["dirty log"] == (backend == "local")
     assert real["private/shared"] is False

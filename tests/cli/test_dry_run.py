@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cli.test_root import kvmenc
+from tests.schemas.validator import faults
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,6 +30,7 @@ def test_a_broken_protocol_is_the_answer_no() -> None:
     assert run.returncode == 1
     result = json.loads(run.stdout)
     assert (result["schema"], result["verdict"]) == ("kvmenc.dry-run/1", "wrong")
+    assert not faults(result)
 
 
 def test_a_fault_leaves_the_guest_at_the_source_and_files_for_the_others(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from kvmenc import cli
 from tests.cli.test_root import kvmenc
 from tests.qemu_text.texts import path_of
+from tests.schemas.validator import faults
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,6 +25,7 @@ def test_json_of_saved_text_and_its_trace() -> None:
     assert (result.returncode, result.stderr) == (0, "")
     report = json.loads(result.stdout)
     assert report["schema"] == "kvmenc.layout/1"
+    assert not faults(report)
     assert report["page_size"] == 4096
     assert report["pieces"][1] == {
         "as_id": 0,

@@ -18,6 +18,7 @@ from tests.cli.test_root import MAIN
 from tests.link.lab import HERE, THERE, Lab, laboratory
 from tests.link.recorded import RecordedKernel, link, route
 from tests.plan.guests import GIB_PAGES, guest
+from tests.schemas.validator import faults
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,6 +68,7 @@ def test_the_json_has_its_schema_and_the_number(monkeypatch: pytest.MonkeyPatch)
     assert (run.exit_code, run.stderr) == (0, "")
     answer = json.loads(run.stdout)
     assert answer["schema"] == "kvmenc.link/1"
+    assert not faults(answer)
     assert answer["goodput_bytes_per_s"] == pytest.approx(GOODPUT)
     assert [it["name"] for it in answer["devices"]] == ["eth0.42", "eth0"]
 

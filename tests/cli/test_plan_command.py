@@ -13,6 +13,7 @@ from kvmenc.capture import save_capture
 from tests.cli.test_root import MAIN, kvmenc
 from tests.plan.guests import GIB_PAGES, guest
 from tests.plan.test_precopy import AMD_STORY
+from tests.schemas.validator import faults
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +39,7 @@ def test_the_contract_line_of_the_command(converging: str) -> None:
     plan = json.loads(result.stdout)
     assert plan["schema"] == "kvmenc.plan/1"
     assert plan["verdict"] == "converges"
+    assert not faults(plan)
     assert plan["inputs"] == {
         "max_bandwidth_bytes_per_s": 1e9,
         "link_bytes_per_s": 1.25e9,

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from kvmenc.backend import LocalBackend
 from kvmenc.cli import root
+from tests.schemas.validator import faults
 from tests.support import need_kvm
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def test_the_fake_is_probed_like_a_kvm() -> None:
     assert run.exit_code == 0
     probe = json.loads(run.stdout)
     assert probe["schema"] == "kvmenc.probe/1"
+    assert not faults(probe)
     assert probe["self_test"] == []
     assert all(it["source"] and it["says"] and it["value"] for it in probe["evidence"])
     answers = {it["question"]: it["answer"] for it in probe["verdicts"]}
@@ -39,6 +41,7 @@ def test_the_fake_passes_its_self_test() -> None:
     assert run.exit_code == 0
     probe = json.loads(run.stdout)
     assert {check["result"] for check in probe["self_test"]} == {"passed"}
+    assert not faults(probe)
     assert len(probe["self_test"]) == 6
     answers = {it["question"]: it["answer"] for it in probe["verdicts"]}
     assert answers["private/shared by KVM_HC_MAP_GPA_RANGE"] == "yes"

@@ -15,6 +15,7 @@ from kvmenc.backend.recordfile import load_recording
 from kvmenc.backend.recordmodel import Ioctled
 from kvmenc.cli import root
 from tests.backend.recordings import rewritten
+from tests.schemas.validator import faults
 from tests.support import need_kvm
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def test_a_measurement_prints_the_same_without_files_or_seconds(tmp_path: Path) 
     assert live.exit_code == 0, live.output
     again = kvmenc(*command, "--backend", f"replay:{path}")
     assert json.loads(again.stdout) == json.loads(live.stdout) | {"backend": "fake, recorded"}
+    assert not faults(json.loads(live.stdout))
     other = kvmenc("probe", "--backend", f"replay:{path}")
     assert (other.exit_code, other.stdout) == (4, "")
 

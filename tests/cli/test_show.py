@@ -16,6 +16,7 @@ from kvmenc.capture import open_capture, save_capture
 from tests.capture.captures import sound_bitmaps, sound_capture
 from tests.cli.test_plan_command import on_a_terminal
 from tests.cli.test_root import kvmenc
+from tests.schemas.validator import faults
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,6 +46,7 @@ def test_json_is_one_object_with_the_facts_and_what_the_bitmaps_say(file: Path) 
     assert (run.returncode, run.stderr) == (0, "")
     answer: Any = json.loads(run.stdout)
     assert answer["schema"] == "kvmenc.show/1"
+    assert not faults(answer)
     assert answer["capture"]["schema"] == "kvmenc.capture/1"
     assert answer["capture"]["windows"][0]["ended_by"] == "another-reader"
     ram, bios = answer["blocks"]

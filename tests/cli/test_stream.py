@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from kvmenc import cli
 from tests.cli.test_root import kvmenc
+from tests.schemas.validator import faults
 from tests.stream.raw import BLOCKS, Ram, call, head
 from tests.stream.test_against import saved
 
@@ -49,6 +50,7 @@ def test_json_adds_up(stream: Path) -> None:
     assert (run.returncode, run.stderr) == (0, "")
     answer: Any = json.loads(run.stdout)
     assert answer["schema"] == "kvmenc.stream/1"
+    assert not faults(answer)
     assert sum(answer["bytes"].values()) == answer["bytes_total"] == stream.stat().st_size
     assert answer["rounds"][0]["pages"] == {"normal": 100, "zero": 100, "encrypted": 100}
     assert answer["rounds"][1]["sent_before_pages"] == 5

@@ -16,6 +16,7 @@ from kvmenc.capture import save_capture
 from tests.cli.test_root import kvmenc
 from tests.plan.guests import GIB_PAGES, guest
 from tests.plan.test_precopy import AMD_STORY
+from tests.schemas.validator import faults
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,6 +97,7 @@ def test_csv_holds_what_json_holds(busy: str) -> None:
 def test_the_picture_is_sound_xml_with_a_number_in_each_cell(busy: str, tmp_path: Path) -> None:
     path = tmp_path / "grid.svg"
     grid = json.loads(sweep(busy, "--svg", str(path), "--json").stdout)
+    assert not faults(grid)
     root = ET.parse(path).getroot()
     cells = root.findall(f"{SVG}rect")[1:]
     assert len(cells) == 48

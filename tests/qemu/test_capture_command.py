@@ -18,6 +18,7 @@ from kvmenc.memory.words import count
 from tests.cli.test_root import MAIN, kvmenc
 from tests.qemu.guest import Guest, Writer
 from tests.qemu.machine import Machine
+from tests.schemas.validator import faults
 from tests.support import need
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def test_json_is_what_show_gives(qemu: Machine, tmp_path: Path) -> None:
     made = capture(qemu, file, "--seconds", "1", "--json")
     assert (made.returncode, made.stderr) == (0, "")
     report: dict[str, Any] = json.loads(made.stdout)
+    assert not faults(report)
     assert report == json.loads(kvmenc("show", str(file), "--json").stdout)
 
 

@@ -15,6 +15,7 @@ from tests.qemu.guest import Guest, Writer
 from tests.qemu.inside import differing_pages
 from tests.qemu.machine import Machine
 from tests.qemu.setup import Setup
+from tests.schemas.validator import faults
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,6 +52,7 @@ def test_a_guest_is_watched_migrated_and_compared_with_the_plan(
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     report: dict[str, Any] = json.loads(done.stdout)
+    assert not faults(report)
     assert (report["schema"], report["outcome"]) == ("kvmenc.migrate/1", "completed")
     pairs = {it["field"]: (it["predicted"], it["actual"]) for it in report["fields"]}
     predicted, actual = pairs["total-time"]
@@ -107,6 +109,7 @@ def test_a_migration_that_takes_much_longer_than_predicted_is_cancelled(
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (1, "")
     report = json.loads(done.stdout)
+    assert not faults(report)
     assert report["outcome"] == "cancelled"
     assert report["reason"] == "it took more than 20 % longer than predicted"
     assert source.run_state() == "running"
