@@ -24,6 +24,8 @@ __all__ = ["MAX_DESCRIPTION_BYTES", "Described", "find_description"]
 
 #: A small PC has 30 KB.
 MAX_DESCRIPTION_BYTES = 16 << 20
+#: Where it is looked for: most of a long tail would be pages.
+_TAILS_BYTES = (1 << 16, MAX_DESCRIPTION_BYTES + 5)
 #: Type and length. The first member is page_size in QEMU 7.2, and configuration in 10.0.
 _START = re.compile(bytes([Section.VMDESCRIPTION]) + rb"....(?=\{\")", re.DOTALL)
 
@@ -96,18 +98,26 @@ def find_description(file: RawIOBase, name: str) -> tuple[int, list[Described]] 
     status = os.fstat(file.fileno())
     if not stat.S_ISREG(status.st_mode):
         return None
-    back, size = file.tell(), min(status.st_size, MAX_DESCRIPTION_BYTES + 5)
-    file.seek(status.st_size - size)
-    tail = file.read(size) or b""
-    file.seek(back)
-    at = next((it.end() for it in _START.finditer(tail) if _ends_the_file(tail, it.end())), None)
-    if at is None:
+    looks = (_description(file, status.st_size, most) for most in _TAILS_BYTES)
+    found = next(filter(None, looks), None)
+    if found is None:
         return None
     try:
-        return len(tail) - at, msgspec.json.decode(tail[at:], type=_Description).devices
+        return len(found), msgspec.json.decode(found, type=_Description).devices
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         text = f"{name}: the description of the devices at its end cannot be read: {error}"
         raise StreamError(printable(text)) from error
+
+
+def _description(file: RawIOBase, size: int, most: int) -> bytes | None:
+    """A description among the last bytes of a file that is so long."""
+    back = file.tell()
+    file.seek(max(0, size - most))
+    tail = file.read(most) or b""
+    file.seek(back)
+    return next(
+        (tail[it.end() :] for it in _START.finditer(tail) if _ends_the_file(tail, it.end())), None
+    )
 
 
 def _ends_the_file(tail: bytes, at: int) -> bool:

@@ -112,6 +112,12 @@ class StreamReader:
         Raises:
             StreamError: it is damaged, or has what cannot be read before all RAM was.
         """
+        try:
+            yield from self._events()
+        finally:
+            self._window.release()
+
+    def _events(self) -> Iterator[Event]:
         while True:
             at = self._window.offset
             section = self._window.u8("a section's type")

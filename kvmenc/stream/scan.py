@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from kvmenc.stream.dense import chain, find_candidates
+from kvmenc.stream.lanes import LEAST_BYTES, follow, numbers_at
 from kvmenc.stream.wire import Ram
 
 if TYPE_CHECKING:
@@ -25,8 +26,9 @@ BY_BE16, BY_BE32 = -1, -2
 #: zlib, compressBound(4096): QEMU 7.2, migration/ram.c, ``ram_load_precopy``.
 MOST_COMPRESSED_BYTES = 4110
 
-#: Each probe for a run reads so many times more than the last one found.
-_PROBE, _GROWTH = 16, 16
+#: Each probe for a run reads so many times more than the last one found, up to a number that stays
+#: in the CPU's cache.
+_PROBE, _GROWTH, _MOST_ALIKE = 16, 16, 1 << 16
 #: Records found one by one before they are handled together.
 _MOST = 4096
 #: So many alike in a row are worth a probe.
@@ -61,7 +63,7 @@ def like(
     """Headers of records that follow at once, all with the same flags and size; may be none."""
     stride = 8 + payload
     fields = np.dtype({"names": ["h"], "formats": [">u8"], "offsets": [0], "itemsize": stride})
-    room, count = (end - pos) // stride, _PROBE
+    room, count = min((end - pos) // stride, _MOST_ALIKE), _PROBE
     while True:
         count = min(count, room)
         headers: NDArray[np.uint64] = np.frombuffer(data, fields, count, pos)["h"].astype(np.uint64)
@@ -87,6 +89,7 @@ class Shapes:
         self.payloads = [0] * page_bytes
         self._mask = page_bytes - 1
         self._sizes = [0] * page_bytes
+        self._array = np.zeros(page_bytes, np.int64)
         self._names = {name: i for i, name in enumerate(names)}
         self._region = _LEAST_REGION
         self._spelled = {len(it): struct.Struct(f"{len(it)}s").unpack_from for it in self._names}
@@ -95,6 +98,7 @@ class Shapes:
         """Records with this flag are plain from now on."""
         self.payloads[flag] = payload
         self._sizes[flag | _CONTINUE] = 8 + payload if payload > 0 else 0
+        self._array = np.array(self._sizes, np.int64)
 
     def named(self, name: bytes) -> int | None:
         """The number of a RAMBlock."""
@@ -119,9 +123,13 @@ class Shapes:
                 break
             if pos - begin < _STREAK * _DENSE_BYTES and len(self._names) <= _MOST_NAMES:
                 return self._dense(data, pos, end, starts, changes)
+            if len(starts) == _STREAK and end - pos >= LEAST_BYTES:
+                found, size = follow(np.frombuffer(data, np.uint8, end - pos, pos), self._array)
+                if found.size:
+                    return _walk(starts, changes, pos + size, pos + found)
         if changes and changes[-3] == len(starts):
             del changes[-3:]
-        return Walk(np.array(starts, np.int64), pos, np.array(changes, np.int64).reshape(-1, 3))
+        return _walk(starts, changes, pos)
 
     def _dense(
         self, data: memoryview, pos: int, end: int, starts: list[int], changes: list[int]
@@ -136,12 +144,8 @@ class Shapes:
         named = np.flatnonzero(blocks >= 0)
         lengths = np.array([1 + len(it) for it in self._names], np.int64)
         rows = np.column_stack((named + len(starts), blocks[named], lengths[blocks[named]]))
-        before = np.array(changes, np.int64).reshape(-1, 3)
-        return Walk(
-            np.concatenate((np.array(starts, np.int64), found.starts[which] + pos)),
-            pos + int(ends[-1]) if which.size else pos,
-            np.vstack((before, rows)),
-        )
+        last = pos + int(ends[-1]) if which.size else pos
+        return _walk(starts, changes, last, found.starts[which] + pos, rows)
 
     def _step(
         self,
@@ -201,13 +205,27 @@ class Shapes:
         return 4 + size if size <= MOST_COMPRESSED_BYTES else 0
 
 
+def _walk(
+    starts: list[int],
+    changes: list[int],
+    end: int,
+    more_starts: NDArray[np.int64] | None = None,
+    more_changes: NDArray[np.int64] | None = None,
+) -> Walk:
+    """What was found one by one, and what was after it."""
+    found = Walk(np.array(starts, np.int64), end, np.array(changes, np.int64).reshape(-1, 3))
+    if more_starts is not None:
+        found = found._replace(starts=np.concatenate((found.starts, more_starts)))
+    if more_changes is not None:
+        found = found._replace(changes=np.vstack((found.changes, more_changes)))
+    return found
+
+
 def be64(view: NDArray[np.uint8], at: NDArray[np.int64]) -> NDArray[np.uint64]:
     """Big-endian numbers at many places."""
-    found: NDArray[np.uint64] = view[at[:, None] + np.arange(8)].view(">u8")[:, 0].astype(np.uint64)
-    return found
+    return numbers_at(view, at, ">u8").astype(np.uint64)
 
 
 def be32(view: NDArray[np.uint8], at: NDArray[np.int64]) -> NDArray[np.int64]:
     """Likewise of four bytes."""
-    found: NDArray[np.int64] = view[at[:, None] + np.arange(4)].view(">u4")[:, 0].astype(np.int64)
-    return found
+    return numbers_at(view, at, ">u4").astype(np.int64)

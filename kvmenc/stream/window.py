@@ -1,21 +1,24 @@
-"""A file through a buffer of fixed size: a stream of any length takes no more memory."""
+"""A file a piece after the other: a stream of any length takes no more memory."""
 
 from __future__ import annotations
 
+import mmap
 import struct
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kvmenc.errors import StreamError
+from kvmenc.stream.still import StillFile
 
 if TYPE_CHECKING:
     from io import RawIOBase
 
 __all__ = ["BLOB_MAX_BYTES", "CAPACITY_BYTES", "Window", "printable"]
 
-#: Enough for a thousand pages, so that handling them together pays.
-CAPACITY_BYTES = 1 << 22
+#: Enough for some thousand pages, so that handling them together pays.
+CAPACITY_BYTES = 1 << 24
 
 #: openEuler qemu-8.2.0, target/i386/sev.c, SEV_FW_BLOB_MAX_SIZE: of any blob that firmware takes.
 BLOB_MAX_BYTES = 0x4000
@@ -28,31 +31,36 @@ def printable(text: str) -> str:
 
 
 class Window:
-    """What comes next in a file, without going back.
+    """What comes next in a file, without going back: mapped if that is safe, read otherwise.
 
     Args:
-        file: opened unbuffered; a pipe will do.
+        file: opened unbuffered, at its beginning; a pipe will do.
         name: as errors call it.
-        capacity_bytes: of the buffer; nothing longer can be asked for at once.
+        capacity_bytes: of a piece; nothing longer can be asked for at once.
 
     Attributes:
-        data: the buffer. What it holds moves when more is read.
+        data: the piece. Another one takes its place when there is to be more.
         array: the same bytes.
         pos: of the next byte in it.
-        end: of the last byte read in it, exclusive.
+        end: of the last byte of the file in it, exclusive.
     """
 
     def __init__(self, file: RawIOBase, name: str, capacity_bytes: int = CAPACITY_BYTES) -> None:
-        self._file, self._name = file, name
-        self.data = memoryview(bytearray(capacity_bytes))
-        self.array = np.frombuffer(self.data, np.uint8)
-        self.pos = self.end = 0
-        self._base = 0
+        self._file, self._name, self._capacity_bytes = file, name, capacity_bytes
+        self._base = self.pos = self.end = 0
         self._at_end = False
+        self._hold(bytearray(0))
+        self._still: StillFile | None = None
+        with suppress(OSError):
+            self._still = StillFile(file)
+
+    def _hold(self, piece: bytearray | mmap.mmap) -> None:
+        self.data = memoryview(piece)
+        self.array = np.frombuffer(piece, np.uint8)
 
     @property
     def base(self) -> int:
-        """Where in the file the buffer begins."""
+        """Where in the file the piece begins."""
         return self._base
 
     @property
@@ -61,23 +69,56 @@ class Window:
         return self._base + self.pos
 
     def fill(self) -> bool:
-        """Read more, if there is more and room for it; False: nothing came."""
-        if self._at_end or (self.pos == 0 and self.end == len(self.data)):
+        """Have more, if there is more and room for it; False: nothing came."""
+        if self._at_end or self.end - self.pos == self._capacity_bytes:
             return False
+        if self._still:
+            try:
+                return self._map(self._still)
+            except OSError:
+                self._read_from_now_on()
+        return self._read()
+
+    def _map(self, still: StillFile) -> bool:
+        """The next piece of a file that keeps still."""
+        read, start = self._base + self.end, self.offset - self.offset % mmap.ALLOCATIONGRANULARITY
+        self._at_end = read == still.size_bytes
+        if self._at_end:
+            return False
+        piece = still.piece(start, self._capacity_bytes)
+        self._base, self.pos, self.end = start, self.offset - start, len(piece)
+        self._hold(piece)
+        return self._base + self.end > read
+
+    def _read_from_now_on(self) -> None:
+        """Its bytes that are here already are copied: from now on it may change."""
+        left = bytes(self.data[self.pos : self.end])
+        self._base, self.pos, self.end = self.offset, 0, len(left)
+        self._hold(bytearray(self._capacity_bytes))
+        self.data[: self.end] = left
+        self.release()
+        self._file.seek(self._base + self.end)
+
+    def release(self) -> None:
+        """Nothing more is mapped; others may change the file."""
+        if self._still:
+            self._still.release()
+        self._still = None
+
+    def _read(self) -> bool:
+        if not self.array.size:
+            self._hold(bytearray(self._capacity_bytes))
         left = self.end - self.pos
         self.data[:left] = bytes(self.data[self.pos : self.end])
         self._base += self.pos
         self.pos, self.end = 0, left
-        came = self._read(self.data[left:])
+        try:
+            came = self._file.readinto(self.data[left:]) or 0
+        except OSError as error:
+            raise self.error(f"it cannot be read on: {error.strerror}") from error
         self._at_end = not came
         self.end += came
         return bool(came)
-
-    def _read(self, into: memoryview) -> int:
-        try:
-            return self._file.readinto(into) or 0
-        except OSError as error:
-            raise self.error(f"it cannot be read on: {error.strerror}") from error
 
     def ensure(self, size: int) -> bool:
         """Whether so many bytes follow; they are in the buffer then."""

@@ -79,11 +79,12 @@ def write_pages(path: Path, *, encrypted: bool) -> None:
 
 
 def best_s(call: Callable[[], object]) -> float:
+    """Of the CPU's time: what else the machine does counts little, then."""
     took = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()
         call()
-        took.append(time.perf_counter() - start)
+        took.append(time.process_time() - start)
     return min(took)
 
 
@@ -112,6 +113,7 @@ def test_streams(tmp_path: Path) -> None:
         speeds[make.__name__] = measured(make.__name__, path)
     for encrypted in (False, True):
         write_pages(path, encrypted=encrypted)
-        measured("encrypted" if encrypted else "normal", path)
+        name = "encrypted" if encrypted else "normal"
+        speeds[name] = measured(name, path)
     assert speeds["zeros"] > 10
-    assert min(speeds.values()) > 0.2
+    assert min(speeds.values()) > 0.4

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from kvmenc.stream import Batch, Dialect, StreamReader, StreamReport, summarize
@@ -25,11 +25,13 @@ SMALL_BYTES = 1 << 18
 
 
 @contextmanager
-def opened(data: bytes) -> Iterator[RawIOBase]:
-    with TemporaryFile(buffering=0) as file:
-        file.write(data)
-        file.seek(0)
-        yield file
+def opened(data: bytes, *, still: bool = True) -> Iterator[RawIOBase]:
+    """A file that is mapped, as nobody has it open to write; or not ``still``, and it is read."""
+    with TemporaryDirectory(dir="/dev/shm") as folder:
+        path = Path(folder, "stream")
+        path.write_bytes(data)
+        with path.open("rb", buffering=0) as file, path.open("ab") if not still else nullcontext():
+            yield file
 
 
 @contextmanager
@@ -52,9 +54,17 @@ def summary(
 def calls_of(
     data: bytes, dialect: str | None = None, capacity_bytes: int = SMALL_BYTES
 ) -> list[list[Record]]:
-    """Records by call of QEMU's to send pages."""
+    """Records by call of QEMU's to send pages: the same whether the file is mapped or read."""
+    mapped, read = (_calls_of(data, dialect, capacity_bytes, still=it) for it in (True, False))
+    assert mapped == read
+    return mapped
+
+
+def _calls_of(
+    data: bytes, dialect: str | None, capacity_bytes: int, *, still: bool
+) -> list[list[Record]]:
     calls: list[list[Record]] = []
-    with opened(data) as file:
+    with opened(data, still=still) as file:
         named = Dialect(dialect) if dialect else None
         reader = StreamReader(file, "test", named, capacity_bytes)
         for event in reader:
