@@ -388,5 +388,5 @@
     choose(Number(byId("map-block").value));
     performance.mark("map-shown");
     listen();
-  });
+  }).catch(() => { byId("map-failed").hidden = false; });
 })();
