@@ -388,6 +388,17 @@ def test_where_detail_was_left_out_the_map_tells_the_mean(
     assert shares == pytest.approx([it / 64 for it in cell[1:]], abs=0.001)
 
 
+def test_a_browser_that_cannot_unpack_says_so(browser: Browser, file: Path) -> None:
+    script = "delete window.DecompressionStream"
+    added = browser.call("Page.addScriptToEvaluateOnNewDocument", source=script)
+    browser.open(file)
+    shown = browser.run(
+        "['map-failed', 'map-box'].map((it) => !document.getElementById(it).hidden)"
+    )
+    browser.call("Page.removeScriptToEvaluateOnNewDocument", **added)
+    assert shown == [True, False]
+
+
 @pytest.mark.alone
 def test_a_guest_of_1_tib_is_shown_within_a_second(browser: Browser, tmp_path: Path) -> None:
     """With as much detail as it may have."""
