@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,14 +18,15 @@ from kvmenc.cli.common import (
     progress,
 )
 from kvmenc.cli.planned import (
+    advised_plan,
     described_by,
     guest_options,
+    link_found,
     parameters_of,
     plan_options,
     profile_of,
+    to_option,
 )
-from kvmenc.errors import HostError, InputError
-from kvmenc.units import format_bandwidth
 
 if TYPE_CHECKING:
     from kvmenc.capture import Capture
@@ -50,12 +51,7 @@ Examples:
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @max_bandwidth_option
 @link_option
-@click.option(
-    "--to",
-    "host",
-    metavar="HOST",
-    help="Take what one TCP connection to HOST gets for the link, as `kvmenc link` says.",
-)
+@to_option
 @downtime_limit_option
 @plan_options
 @guest_options
@@ -67,7 +63,6 @@ def command(
     /,
     *,
     file: Path | None,
-    host: str | None,
     backend: BackendName | Replay | None,
     as_json: bool,
     **given: object,
@@ -78,33 +73,15 @@ def command(
     the guest is paused, and whether it converges at all: exit status 0 if so, 1 if not. Without
     FILE and --memory a guest is run and watched for three seconds, on /dev/kvm if it opens.
     """
-    from msgspec.structs import replace  # noqa: PLC0415
-
-    from kvmenc.plan import (  # noqa: PLC0415 - numpy is slow to import
-        advise,
-        interval_of,
-        make_plan,
-    )
-
     if file and backend:
         raise click.UsageError("a FILE was captured already: --backend goes without one")
-    if host is not None and given["link_bytes_per_s"]:
-        raise click.UsageError("--to finds out what --link says: give one of them")
-    found = _Link.to(host) if host is not None else None
-    if found:
-        given["link_bytes_per_s"] = found.bytes_per_s
+    assumed = link_found(given)
     described = described_by(given)
     if described and (file or backend):
         raise click.UsageError("a described guest (--memory) goes without FILE and --backend")
     parameters = parameters_of(given)
     capture = described or _capture(file, backend)
-    asked = capture, parameters, profile_of(given, capture)
-    with progress("planning", 2) as update:
-        interval = interval_of(*asked, update)
-        advice = advise(*asked, lambda share: update(1 + share))
-    plan = replace(make_plan(*asked), interval=interval, advice=advice)
-    if found:
-        plan = replace(plan, assumptions=(*plan.assumptions, found.assumption))
+    plan = advised_plan(capture, parameters, profile_of(given, capture), assumed)
     if as_json:
         emit_json(plan)
     else:
@@ -112,36 +89,6 @@ def command(
 
         print_plan(plan, console())
     ctx.exit(0 if plan.verdict == "converges" else 1)
-
-
-class _Link(NamedTuple):
-    """What ``--to`` found out."""
-
-    bytes_per_s: float
-    assumption: str
-
-    @classmethod
-    def to(cls, host: str) -> Self:
-        """Look at the way to a host.
-
-        Raises:
-            InputError: no such host, or it is this machine.
-            HostError: no route, or no limit is known.
-        """
-        from kvmenc.link import look  # noqa: PLC0415 - pyroute2 is slow to import
-
-        link = look(host)
-        rate = link.goodput_bytes_per_s
-        if link.route.local:
-            raise InputError(f"{host} is this machine: no link to look at; give --link")
-        if not rate:
-            why = f"{link.limited_by} is in full use" if link.limited_by else "no limit is known"
-            raise HostError(f"{host}: {why}: see `kvmenc link --to {host}`, and give --link")
-        return cls(
-            rate,
-            f"The link: {format_bandwidth(rate)} after headers, what one TCP connection to "
-            f"{link.address} gets at most ({link.limited_by}).",
-        )
 
 
 def _capture(file: Path | None, backend: BackendName | Replay | None) -> Capture:

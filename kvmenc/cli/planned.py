@@ -7,15 +7,25 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from kvmenc import units
-from kvmenc.cli.common import BANDWIDTH, Unit, private_rate_option, time_limit_option
+from kvmenc.cli.common import BANDWIDTH, Unit, private_rate_option, progress, time_limit_option
+from kvmenc.errors import HostError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kvmenc.capture import Capture
-    from kvmenc.plan import Parameters, Profile
+    from kvmenc.plan import Parameters, Plan, Profile
 
-__all__ = ["described_by", "guest_options", "parameters_of", "plan_options", "profile_of"]
+__all__ = [
+    "advised_plan",
+    "described_by",
+    "guest_options",
+    "link_found",
+    "parameters_of",
+    "plan_options",
+    "profile_of",
+    "to_option",
+]
 
 SIZE = Unit("size", units.parse_size_bytes)
 
@@ -116,6 +126,46 @@ def described_by(given: dict[str, object]) -> Capture | None:
     return Described(**cast("Any", known)).capture()
 
 
+to_option = click.option(
+    "--to",
+    "host",
+    metavar="HOST",
+    help="Take what one TCP connection to HOST gets for the link, as `kvmenc link` says.",
+)
+
+
+def link_found(given: dict[str, object]) -> tuple[str, ...]:
+    """Where ``--to`` is given, look at the way to that host, and put the link's speed in its place.
+
+    Returns:
+        What that assumes, in words; nothing where it is not given.
+
+    Raises:
+        InputError: no such host, or it is this machine.
+        HostError: no route, or no limit is known.
+    """
+    host = given.pop("host")
+    if host is None:
+        return ()
+    if given["link_bytes_per_s"]:
+        raise click.UsageError("--to finds out what --link says: give one of them")
+    from kvmenc.link import look  # noqa: PLC0415 - pyroute2 is slow to import
+
+    link = look(str(host))
+    rate = link.goodput_bytes_per_s
+    if link.route.local:
+        raise InputError(f"{host} is this machine: no link to look at; give --link")
+    if not rate:
+        why = f"{link.limited_by} is in full use" if link.limited_by else "no limit is known"
+        raise HostError(f"{host}: {why}: see `kvmenc link --to {host}`, and give --link")
+    given["link_bytes_per_s"] = rate
+    assumed = (
+        f"The link: {units.format_bandwidth(rate)} after headers, what one TCP connection to "
+        f"{link.address} gets at most ({link.limited_by})."
+    )
+    return (assumed,)
+
+
 def plan_options(function: Callable[..., None]) -> Callable[..., None]:
     """Add the options; :func:`parameters_of` and :func:`profile_of` take what they give."""
     for option in reversed(_OPTIONS):
@@ -152,3 +202,20 @@ def profile_of(given: dict[str, object], capture: Capture) -> Profile:
     if given.get("qemu"):
         return profile_named(str(given["qemu"]))
     return profile_for(capture.provenance.qemu if capture.provenance else None)
+
+
+def advised_plan(
+    capture: Capture, parameters: Parameters, profile: Profile, assumed: tuple[str, ...]
+) -> Plan:
+    """A plan, how sure it is, what would make it converge, and what was assumed beside its own."""
+    from msgspec.structs import replace  # noqa: PLC0415
+
+    from kvmenc.plan import advise, interval_of, make_plan  # noqa: PLC0415 - numpy is slow
+
+    asked = capture, parameters, profile
+    plan = make_plan(*asked)
+    with progress("planning", 2) as update:
+        interval = interval_of(*asked, update)
+        advice = advise(*asked, lambda share: update(1 + share))
+    assumptions = (*plan.assumptions, *assumed)
+    return replace(plan, interval=interval, advice=advice, assumptions=assumptions)

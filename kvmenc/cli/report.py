@@ -16,8 +16,16 @@ from kvmenc.cli.common import (
     json_option,
     link_option,
     max_bandwidth_option,
+    progress,
 )
-from kvmenc.cli.planned import parameters_of, plan_options, profile_of
+from kvmenc.cli.planned import (
+    advised_plan,
+    link_found,
+    parameters_of,
+    plan_options,
+    profile_of,
+    to_option,
+)
 from kvmenc.cli.sweep import default_grid
 from kvmenc.errors import InputError
 
@@ -56,6 +64,7 @@ Examples:
 )
 @max_bandwidth_option
 @link_option
+@to_option
 @downtime_limit_option
 @plan_options
 @json_option
@@ -88,14 +97,13 @@ def command(*, file: Path, output: Path, room_bytes: float, as_json: bool, **giv
 
 
 def _planned(capture: Capture, given: dict[str, object]) -> tuple[Plan, Grid]:
-    from msgspec.structs import replace  # noqa: PLC0415
+    from kvmenc.plan import make_grid  # noqa: PLC0415
 
-    from kvmenc.plan import advise, interval_of, make_grid, make_plan  # noqa: PLC0415
-
+    assumed = link_found(given)
     parameters, profile = parameters_of(given), profile_of(given, capture)
-    asked = capture, parameters, profile
-    plan = replace(make_plan(*asked), interval=interval_of(*asked), advice=advise(*asked))
-    return plan, make_grid(capture, *default_grid(), parameters, profile)
+    plan = advised_plan(capture, parameters, profile, assumed)
+    with progress("planning the grid", 1) as update:
+        return plan, make_grid(capture, *default_grid(), parameters, profile, update)
 
 
 def _write(path: Path, content: bytes) -> None:

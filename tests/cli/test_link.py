@@ -151,6 +151,16 @@ def test_a_plan_takes_the_goodput_for_the_link_and_says_so(
     )
 
 
+def test_a_report_takes_it_too(
+    monkeypatch: pytest.MonkeyPatch, capture: str, tmp_path: Path
+) -> None:
+    pretend(monkeypatch, found())
+    out = tmp_path / "a.html"
+    run = CliRunner().invoke(root, ["report", capture, "-o", str(out), "--to", "host2"])
+    assert run.exit_code == 0
+    assert b"what one TCP connection to 192.0.2.7 gets at most" in out.read_bytes()
+
+
 def test_a_plan_inside_a_namespace_looks_from_there(lab: Lab, capture: str) -> None:
     command = ["ip", "netns", "exec", lab.near, *MAIN, "plan", capture, "--to", THERE, "--json"]
     run = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from msgspec.structs import replace
 
 from kvmenc import cli
-from kvmenc.capture import save_capture
+from kvmenc.capture import CurvePoint, save_capture
 from tests.capture.captures import sound_bitmaps, sound_capture
 from tests.cli.test_root import kvmenc
 from tests.report.page.pages import parsed
@@ -18,8 +19,12 @@ from tests.report.page.pages import parsed
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Idle, so that it is planned in no time."""
     path = tmp_path_factory.mktemp("captures") / "guest.capture"
-    save_capture(sound_capture(), path, sound_bitmaps())
+    idle = (CurvePoint(1000, 0, 0),)
+    save_capture(
+        replace(sound_capture(), windows=(), device=None, curve=idle), path, sound_bitmaps()
+    )
     return path
 
 

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kvmenc import units
-from kvmenc.report.page.elements import disclosed, section, table, tag
+from kvmenc.report.page.elements import disclosed, elided_rows, legend, section, table, tag
 from kvmenc.report.plot import MOST_STEPS, Series, TimeAxis, round_step
 from kvmenc.report.show import device_line
-from kvmenc.report.terminal import elided
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from xml.etree.ElementTree import Element
 
-    from kvmenc.capture import Capture
+    from kvmenc.capture import Capture, CurvePoint
 
 __all__ = ["curve_section"]
 
+_NAMES = {"private": "private", "shared": "shared", "devices": "only by devices, estimated"}
 #: Across and down; the drawing is stretched to the window, its lines and letters are not.
 _WIDTH, _HEIGHT = 600, 240
 #: Of the width, between two named times.
@@ -45,7 +45,7 @@ def curve_section(capture: Capture) -> Element:
         "curve",
         "Dirty pages over time",
         tag("p", text),
-        _legend(seen),
+        legend({name: _NAMES[name] for name in seen}),
         tag("figure", _drawing(seen)),
         *said,
         disclosed("The curve as a table", _as_table(capture)),
@@ -62,12 +62,6 @@ def _curves(capture: Capture) -> Iterator[tuple[str, Series]]:
             "devices",
             Series("d", [at.ms for at in it.points], [sum(at.pages) for at in it.points]),
         )
-
-
-def _legend(seen: Mapping[str, Series]) -> Element:
-    names = {"private": "private", "shared": "shared", "devices": "only by devices, estimated"}
-    items = [tag("li", tag("span", class_=f"swatch {name}"), names[name]) for name in seen]
-    return tag("ul", *items, class_="legend")
 
 
 def _drawing(curves: Mapping[str, Series]) -> Element:
@@ -136,11 +130,10 @@ def _time_scale(axis: TimeAxis) -> Iterator[Element]:
 
 
 def _as_table(capture: Capture) -> Element:
-    rows: list[tuple[str, ...]] = []
-    for number, it in elided(capture.curve, 30):
-        if it is None:
-            rows.append((f"({number} more)", "", ""))
-        else:
-            pages = (f"{it.private_pages:,}", f"{it.shared_pages:,}")
-            rows.append((units.format_time(it.ms), *pages))
-    return table("Pages written within a time", ("within", "private", "shared"), rows)
+    headings = ("within", "private", "shared")
+    rows = elided_rows(capture.curve, len(headings), lambda _, it: [_point(it)])
+    return table("Pages written within a time", headings, rows)
+
+
+def _point(it: CurvePoint) -> tuple[str, str, str]:
+    return units.format_time(it.ms), f"{it.private_pages:,}", f"{it.shared_pages:,}"

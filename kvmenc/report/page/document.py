@@ -15,7 +15,8 @@ from kvmenc.report.page.curve import curve_section
 from kvmenc.report.page.elements import document, tag
 from kvmenc.report.page.facts import advice_section, facts_section, verdict_section
 from kvmenc.report.page.grid import grid_section, grid_style
-from kvmenc.report.page.memory import data_scripts, detail_scripts, memory_section
+from kvmenc.report.page.map import memory_section
+from kvmenc.report.page.memory import data_scripts, detail_scripts
 from kvmenc.report.page.rounds import rounds_section
 from kvmenc.report.terminal import guest_words
 

@@ -5,13 +5,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element, tostring
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+from kvmenc.report.terminal import elided
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from typing import TypeVar
+
+    Item = TypeVar("Item")
     #: What may stand inside an element; None is nothing.
     Content = Element | str | None
 
-__all__ = ["bullets", "disclosed", "document", "section", "table", "tag"]
+__all__ = [
+    "bullets",
+    "disclosed",
+    "document",
+    "elided_rows",
+    "legend",
+    "section",
+    "table",
+    "table_of",
+    "tag",
+]
 
 
 def tag(name: str, /, *contents: Content, **attributes: str | float) -> Element:
@@ -57,32 +71,49 @@ def section(name: str, heading: str, *contents: Content) -> Element:
     return tag("section", title, *contents, id=name, aria_labelledby=f"{name}-title")
 
 
-def table(
-    caption: str,
-    headings: Iterable[str],
-    rows: Iterable[Iterable[Content]],
-    *bodies: Element,
-    class_: str = "",
-) -> Element:
-    """A table in a box of its own, which is scrolled where the window is narrow.
+def table(caption: str, headings: Sequence[str], rows: Iterable[Sequence[Content]]) -> Element:
+    """A table; the first cell of a row names it."""
+    return table_of(caption, headings, [tag("tbody", *map(_row, rows))])
 
-    Args:
-        caption: what it shows.
-        headings: of its columns; the first column names the rows.
-        rows: cells.
-        bodies: rows that are made already, below those.
-        class_: of the table.
-    """
+
+def table_of(
+    caption: str, headings: Sequence[str], bodies: Sequence[Element], class_: str = "plain"
+) -> Element:
+    """A table of bodies, in a box of its own, which is scrolled where the window is narrow."""
     head = tag("thead", tag("tr", *(tag("th", it, scope="col") for it in headings)))
-    made = [tag("tbody", *map(_row, rows))]
-    parts = (tag("caption", caption), head, *(body for body in (*made, *bodies) if len(body)))
-    whole = tag("table", *parts, **({"class_": class_} if class_ else {}))
+    whole = tag("table", tag("caption", caption), head, *bodies, class_=class_)
     return tag("div", whole, class_="scroll", tabindex="0", role="region", aria_label=caption)
 
 
-def _row(cells: Iterable[Content]) -> Element:
-    first, *others = cells
-    return tag("tr", tag("th", first, scope="row"), *(tag("td", it) for it in others))
+def _row(cells: Sequence[Content]) -> Element:
+    return tag("tr", tag("th", cells[0], scope="row"), *(tag("td", it) for it in cells[1:]))
+
+
+def elided_rows(
+    items: Sequence[Item],
+    columns: int,
+    rows_of: Callable[[int, Item], Iterable[Sequence[str]]],
+    most: int = 30,
+) -> Iterator[Sequence[str]]:
+    """Rows of numbered items; of many items the middle is left out and counted.
+
+    Args:
+        items: any.
+        columns: in a row.
+        rows_of: from an item and its number, the first being 1, to its rows.
+        most: so many items are shown.
+    """
+    for number, it in elided(items, most):
+        if it is None:
+            yield (f"({number} more)", *[""] * (columns - 1))
+        else:
+            yield from rows_of(number, it)
+
+
+def legend(names: Mapping[str, str]) -> Element:
+    """What colours mean: words by the class that has the colour."""
+    items = (tag("li", tag("span", class_=f"swatch {it}"), names[it]) for it in names)
+    return tag("ul", *items, class_="legend")
 
 
 def disclosed(summary: str, *contents: Content) -> Element:
@@ -92,10 +123,5 @@ def disclosed(summary: str, *contents: Content) -> Element:
 
 def bullets(lines: Iterable[str]) -> Element | None:
     """A list; None where it would be empty."""
-    items = list(_items(lines))
+    items = [tag("li", line) for line in lines]
     return tag("ul", *items) if items else None
-
-
-def _items(lines: Iterable[str]) -> Iterator[Element]:
-    for line in lines:
-        yield tag("li", line)

@@ -6,20 +6,18 @@ from typing import TYPE_CHECKING
 
 from kvmenc import units
 from kvmenc.report.advice import advice_words, interval_words
-from kvmenc.report.page.elements import bullets, disclosed, section, table, tag
+from kvmenc.report.page.elements import bullets, disclosed, elided_rows, section, table, tag
 from kvmenc.report.show import ENDED_BY, cost_lines, origin_lines
-from kvmenc.report.terminal import elided, guest_words, inputs_line, verdict_line
+from kvmenc.report.terminal import guest_words, inputs_line, verdict_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from xml.etree.ElementTree import Element
 
-    from kvmenc.capture import Capture
+    from kvmenc.capture import Capture, SlotFacts, Window
     from kvmenc.plan.result import Plan
 
 __all__ = ["advice_section", "facts_section", "verdict_section"]
-
-_SLOT_ROWS = 30
 
 
 def verdict_section(plan: Plan) -> Element:
@@ -75,28 +73,34 @@ def _listed(heading: str, lines: Iterator[str] | tuple[str, ...]) -> Iterator[El
 
 def _windows(capture: Capture) -> Element:
     headings = ("window", "began at", "lasted", "t = 0 within", "looks", "ended by")
-    rows: list[tuple[str, ...]] = []
-    for number, it in elided(capture.windows):
-        if it is None:
-            rows.append((f"({number} more)", "", "", "", "", ""))
-            continue
-        began = units.format_time(it.start_ms) if it.start_ms else "0 s"
-        lasted, within = it.points[-1].ms, it.start_error_ms
-        times = (began, units.format_time(lasted), units.format_time(within))
-        rows.append((str(number), *times, str(len(it.points)), ENDED_BY[it.ended_by]))
+    rows = elided_rows(capture.windows, len(headings), lambda i, it: [_window(i, it)])
     return table("Windows, each from a t = 0 at which no page was dirty", headings, rows)
+
+
+def _window(number: int, it: Window) -> tuple[str, ...]:
+    return (
+        str(number),
+        units.format_time(it.start_ms) if it.start_ms else "0 s",
+        units.format_time(it.points[-1].ms),
+        units.format_time(it.start_error_ms),
+        str(len(it.points)),
+        ENDED_BY[it.ended_by],
+    )
 
 
 def _slots(capture: Capture) -> Element:
     headings = ("slot", "address space", "gfns", "pages", "RAMBlock", "first page", "dirty log")
-    logged = {True: "on", False: "off", None: "-"}
-    rows: list[tuple[str, ...]] = []
-    for number, it in elided(capture.slots, _SLOT_ROWS):
-        if it is None:
-            rows.append((f"({number} more)", "", "", "", "", "", ""))
-            continue
-        gfns = f"0x{it.base_gfn:x}-0x{it.base_gfn + it.npages - 1:x}"
-        name = "-" if it.slot_id is None else str(it.slot_id)
-        where = (it.block, f"{it.block_page:,}", logged[it.log_dirty])
-        rows.append((name, str(it.as_id), gfns, f"{it.npages:,}", *where))
+    rows = elided_rows(capture.slots, len(headings), lambda _, it: [_slot(it)])
     return table("Memslots and the RAMBlocks behind them", headings, rows)
+
+
+def _slot(it: SlotFacts) -> tuple[str, ...]:
+    return (
+        "-" if it.slot_id is None else str(it.slot_id),
+        str(it.as_id),
+        f"0x{it.base_gfn:x}-0x{it.base_gfn + it.npages - 1:x}",
+        f"{it.npages:,}",
+        it.block,
+        f"{it.block_page:,}",
+        {True: "on", False: "off", None: "-"}[it.log_dirty],
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kvmenc import units
-from kvmenc.report.page.elements import section, table, tag
+from kvmenc.report.page.elements import section, table_of, tag
 from kvmenc.report.svg import COLOURS, FIRST_LIGHT, shade_of, time_range
 from kvmenc.report.sweep import heading_lines, sensitivity_line
 
@@ -30,7 +30,7 @@ def grid_section(grid: Grid) -> Element:
     """Bandwidths down, downtime limits across."""
     headings = ["bandwidth", *map(units.format_time, grid.downtime_limits_ms)]
     low, high = time_range(grid) or (1.0, 1.0)
-    bodies = [
+    rows = [
         tag(
             "tr",
             tag("th", units.format_bit_rate(bandwidth), scope="row"),
@@ -47,13 +47,7 @@ def grid_section(grid: Grid) -> Element:
             "The same migration with other limits: its total time, and below the pause. A dash: "
             "it does not converge.",
         ),
-        table(
-            "Bandwidth down, downtime limit across",
-            headings,
-            (),
-            tag("tbody", *bodies),
-            class_="grid",
-        ),
+        table_of("Bandwidth down, downtime limit across", headings, [tag("tbody", *rows)], "grid"),
         tag("p", f"{same} {sensitivity_line(grid)}"),
     )
 

@@ -84,10 +84,23 @@
     return { counts: sums, exact };
   }
 
+  // Whole cells, of which a view of everything has very many.
+  function sumCells(from, to) {
+    const { first_cell } = block();
+    const sums = [0, 0, 0, 0];
+    const end = first_cell + Math.ceil(to / facts.cell_pages);
+    for (let cell = first_cell + from / facts.cell_pages; cell < end; cell++) {
+      for (let i = 0; i < 4; i++) sums[i] += cells[cell * 4 + i];
+    }
+    return { counts: sums, exact: true };
+  }
+
   const stretchId = (page) => `bits-${view.block}-${Math.floor(page / facts.stretch_pages)}`;
 
   function count(from, to) {
-    const bits = view.cell < facts.cell_pages && unpacked.get(stretchId(from));
+    if (block().first_cell === null) return fromKnown(from, to);
+    if (view.cell >= facts.cell_pages) return sumCells(from, to);
+    const bits = unpacked.get(stretchId(from));
     if (!bits) return fromKnown(from, to);
     const start = Math.floor(from / facts.stretch_pages) * facts.stretch_pages;
     return { counts: countBits(bits, from - start, to - start), exact: true };
@@ -388,5 +401,5 @@
     choose(Number(byId("map-block").value));
     performance.mark("map-shown");
     listen();
-  });
+  }).catch(() => { byId("map-failed").hidden = false; });
 })();

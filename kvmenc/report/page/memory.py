@@ -1,4 +1,4 @@
-"""The memory map: the RAMBlocks' counts, what the script draws, and a table of the same."""
+"""What the memory map is drawn from: counts of cells, single pages, where memslots are."""
 
 from __future__ import annotations
 
@@ -10,16 +10,13 @@ from typing import TYPE_CHECKING, Self
 import msgspec
 import numpy as np
 
-from kvmenc import units
 from kvmenc.capture import SegmentFacts
 from kvmenc.report.captured import block_row
-from kvmenc.report.page.elements import bullets, disclosed, section, table, tag
+from kvmenc.report.page.elements import tag
 from kvmenc.report.page.pyramid import COLUMNS, STRETCH_PAGES, Detail, PageBits, cell_pages_for
-from kvmenc.report.show import MEMORY, WRITTEN, page_count, zero_bound_lines
-from kvmenc.report.terminal import elided
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
     from xml.etree.ElementTree import Element
 
     from kvmenc.capture import BitmapKind, BlockFacts, Capture, CaptureFile
@@ -27,7 +24,7 @@ if TYPE_CHECKING:
     from kvmenc.report.captured import BlockRow
     from kvmenc.report.page.pyramid import Counts
 
-__all__ = ["Memory", "data_scripts", "detail_scripts", "memory_section"]
+__all__ = ["Memory", "data_scripts", "detail_scripts"]
 
 #: More would make the page large for what few look up.
 _MOST_SLOTS = 4096
@@ -188,143 +185,3 @@ def detail_scripts(memory: Memory) -> Iterator[Element]:
 def _packed(name: str, data: bytes) -> Element:
     text = base64.b64encode(data).decode()
     return tag("script", text, type="application/octet-stream", id=name)
-
-
-def memory_section(memory: Memory) -> Element:
-    """The map with its controls and its legend, and the tables."""
-    capture = memory.capture
-    return section(
-        "memory",
-        "Memory map",
-        tag(
-            "p",
-            "Row by row, from the start of a RAMBlock to its end. The upper band of a cell is what "
-            "its pages are, the lower one which share of them was written while the guest was "
-            "watched.",
-        ),
-        _legend(),
-        tag("noscript", tag("p", "The map needs JavaScript; the tables below do not.")),
-        tag("div", _controls(capture), _canvas(), _readout(), id="map-box", hidden="hidden"),
-        tag("p", left_out_line(memory)),
-        _counts("Pages by RAMBlock", memory.rows, MEMORY),
-        bullets(zero_bound_lines(capture.blocks)),
-        _counts("Pages written at least once while watched", memory.rows, WRITTEN),
-        disclosed("The map as a table", _parts_table(memory)),
-    )
-
-
-def left_out_line(memory: Memory) -> str:
-    """How far the map goes down."""
-    detail, page_size = memory.detail, memory.capture.page_size
-    if not detail.stretches:
-        return "The capture holds no bitmaps: the map is drawn from its counts."
-    if not detail.left_out:
-        return "The map goes down to a single page everywhere."
-    return (
-        f"Left out for size: single pages in {detail.left_out:,} of {detail.stretches:,} stretches "
-        f"({units.format_size(detail.left_out_pages * page_size)}). There the map goes down to "
-        f"{units.format_size(memory.drawn.cell_pages * page_size)}, and smaller cells, paler, show "
-        f"the mean of that; --detail makes more room."
-    )
-
-
-def _legend() -> Element:
-    names = {"private": "private", "shared": "shared", "zero": "shared and zero"}
-    items = [
-        tag("li", tag("span", class_=f"swatch {name}"), words) for name, words in names.items()
-    ]
-    return tag("ul", *items, class_="legend")
-
-
-def _controls(capture: Capture) -> Element:
-    largest = max(range(len(capture.blocks)), key=lambda i: capture.blocks[i].npages)
-    choices = [
-        tag(
-            "option",
-            f"{block.name} ({units.format_size(block.npages * capture.page_size)})",
-            value=str(i),
-            **({"selected": "selected"} if i == largest else {}),
-        )
-        for i, block in enumerate(capture.blocks)
-    ]
-    buttons = {
-        "map-in": "Zoom in",
-        "map-out": "Zoom out",
-        "map-whole": "Whole RAMBlock",
-        "map-back": "Earlier",
-        "map-on": "Later",
-    }
-    return tag(
-        "div",
-        tag("label", "RAMBlock ", tag("select", *choices, id="map-block")),
-        *(tag("button", words, type="button", id=name) for name, words in buttons.items()),
-        tag("label", "Page ", tag("input", id="map-page", inputmode="numeric", size="12")),
-        class_="controls",
-        role="group",
-        aria_label="What the map shows",
-    )
-
-
-def _canvas() -> Element:
-    return tag(
-        "canvas",
-        id="map",
-        tabindex="0",
-        role="application",
-        aria_label="Memory map",
-        aria_describedby="map-keys map-readout",
-    )
-
-
-def _readout() -> Element:
-    keys = (
-        "Arrows move, + and - (or a double click, with Shift outwards) zoom, Page Up and Page Down "
-        "turn over, Home and End go to the ends, 0 shows the whole RAMBlock."
-    )
-    return tag(
-        "div",
-        tag("p", id="map-readout", role="status"),
-        tag("p", keys, id="map-keys", class_="quiet"),
-    )
-
-
-def _counts(caption: str, rows: Sequence[BlockRow], fields: Mapping[str, str]) -> Element:
-    """A RAMBlock to a row, and their sum; the middle of many is left out."""
-    cells: list[list[str]] = []
-    for number, it in elided(rows):
-        if it is None:
-            cells.append([f"({number} more)", *("" for _ in fields)])
-        else:
-            cells.append([it.name, *(page_count([getattr(it, name)]) for name in fields.values())])
-    if len(rows) > 1:
-        sums = ([getattr(it, name) for it in rows] for name in fields.values())
-        cells.append(["all", *map(page_count, sums)])
-    return table(caption, ["RAMBlock", *fields], cells)
-
-
-def _parts_table(memory: Memory) -> Element:
-    headings = ("from", "size", "private", "shared", "zero", "written private", "written shared")
-    return table(
-        "The RAMBlocks in parts", ["RAMBlock", *headings], _parts_rows(memory), class_="parts"
-    )
-
-
-def _parts_rows(memory: Memory) -> Iterator[list[str]]:
-    page_size = memory.capture.page_size
-    for number, block in elided(memory.capture.blocks):
-        if block is None:
-            yield [f"({number} more)", *("" for _ in range(7))]
-            continue
-        drawn, at = memory.drawn.blocks[number - 1], 0
-        for it in memory.parts(number - 1):
-            yield [
-                block.name,
-                units.format_size(at * page_size) if at else "0",
-                units.format_size(it.npages * page_size),
-                f"{it.private_pages:,}",
-                f"{it.npages - it.private_pages:,}",
-                f"{it.zero_pages:,}" if drawn.zero_known else "-",
-                f"{it.dirty_private_pages:,}" if drawn.dirty_known else "-",
-                f"{it.dirty_shared_pages:,}" if drawn.dirty_known else "-",
-            ]
-            at += it.npages

@@ -5,14 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kvmenc import units
-from kvmenc.report.page.elements import disclosed, section, table, tag
+from kvmenc.report.page.elements import (
+    disclosed,
+    elided_rows,
+    legend,
+    section,
+    table,
+    table_of,
+    tag,
+)
 from kvmenc.report.terminal import elided, round_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from xml.etree.ElementTree import Element
 
-    from kvmenc.plan.result import Plan, PlannedRound
+    from kvmenc.plan.result import Counts, Plan, PlannedRound, Times
     from kvmenc.report.page.elements import Content
 
 __all__ = ["rounds_section"]
@@ -36,17 +44,10 @@ def rounds_section(plan: Plan) -> Element:
         "rounds",
         "Rounds",
         tag("p", "A round lasts from one sync to the next; a bar is its time, by road."),
-        _legend(used),
+        legend({_ROADS[road]: _ROAD_WORDS[road] for road in used}),
         _bars(plan.rounds, page_size),
         disclosed("The rounds by road, as a table", _by_road(plan)),
     )
-
-
-def _legend(roads: Sequence[str]) -> Element:
-    items = [
-        tag("li", tag("span", class_=f"swatch {_ROADS[road]}"), _ROAD_WORDS[road]) for road in roads
-    ]
-    return tag("ul", *items, class_="legend")
 
 
 def _bars(rounds: Sequence[PlannedRound], page_size: int) -> Element:
@@ -54,7 +55,7 @@ def _bars(rounds: Sequence[PlannedRound], page_size: int) -> Element:
     parts = {"First round, all RAM": (rounds[:1], 1), "Later rounds": (rounds[1:], 2)}
     bodies = [_body(name, *part, page_size) for name, part in parts.items() if part[0]]
     headings = ("round", "time by road", "time", "dirty at its start", "sent", "limited by")
-    return table("Rounds of the plan", headings, (), *bodies, class_="rounds")
+    return table_of("Rounds of the plan", headings, bodies, "rounds")
 
 
 def _body(name: str, rounds: Sequence[PlannedRound], first: int, page_size: int) -> Element:
@@ -96,29 +97,25 @@ def _bar(one: PlannedRound, full_ms: float) -> Element:
 
 def _by_road(plan: Plan) -> Element:
     headings = ("round", "road", "pages", "bytes", "time")
-    return table("Pages, bytes and time by road", headings, _road_rows(plan))
+    rows = elided_rows(plan.rounds, len(headings), _road_rows, _MOST_ROWS)
+    totals = plan.totals
+    every = _roads("all", totals.pages, totals.bytes, totals.ms)
+    return table("Pages, bytes and time by road", headings, [*rows, *every])
 
 
-def _road_rows(plan: Plan) -> Iterator[tuple[str, ...]]:
-    for number, one in elided(plan.rounds, _MOST_ROWS):
-        if one is None:
-            yield f"({number} more)", "", "", "", ""
-            continue
-        for road in _ROADS:
-            if pages := getattr(one.pages, road):
-                yield (
-                    round_name(one, number),
-                    road,
-                    f"{pages:,}",
-                    units.format_size(getattr(one.bytes, road)),
-                    units.format_time(getattr(one.ms_by_road, road)),
-                )
+def _road_rows(number: int, one: PlannedRound) -> Iterator[tuple[str, ...]]:
+    return _roads(round_name(one, number), one.pages, one.bytes, one.ms_by_road)
+
+
+def _roads(name: str, pages: Counts, size: Counts, ms: Times) -> Iterator[tuple[str, ...]]:
+    """A row for each road that pages went."""
     for road in _ROADS:
-        totals = plan.totals
-        yield (
-            "all",
-            road,
-            f"{getattr(totals.pages, road):,}",
-            units.format_size(getattr(totals.bytes, road)),
-            units.format_time(getattr(totals.ms, road)),
-        )
+        if number := getattr(pages, road):
+            size_bytes, road_ms = getattr(size, road), getattr(ms, road)
+            yield (
+                name,
+                road,
+                f"{number:,}",
+                units.format_size(size_bytes),
+                units.format_time(road_ms),
+            )

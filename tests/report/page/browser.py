@@ -28,6 +28,7 @@ _FLAGS = (
     "--headless",
     "--no-sandbox",  # for root; what is looked at is our own
     "--disable-gpu",
+    "--disable-dev-shm-usage",  # containers have little of it
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
