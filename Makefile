@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-qemu-10 bench soak soak-order soak-conformance soak-fuzz-streams backtest format clean
+.PHONY: demo test test-qemu-10 bench soak soak-order soak-conformance soak-fuzz-streams backtest dist format clean
 
 demo: $(STAMP)
 	@$(BIN)/kvmenc demo
@@ -52,12 +52,19 @@ backtest: $(STAMP)
 	  $(BIN)/kvmenc backtest $$folder/*.json || exit; \
 	done
 
+# What would be published, in dist/: an sdist, and the wheel that is built of it.
+dist: $(STAMP)
+	@$(BIN)/python -m pip install --quiet --group dist
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+
 format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) dist .cache .mypy_cache .ruff_cache .pytest_cache
 
 # Installed again only when what is to be installed changes.
 $(STAMP): pyproject.toml
