@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-qemu-10 bench picture backtest schemas format clean
+.PHONY: demo test test-qemu-10 bench picture backtest schemas dist format clean
 .PHONY: soak soak-order soak-conformance soak-storms soak-fuzz-streams
 
 demo: $(STAMP)
@@ -66,12 +66,19 @@ backtest: $(STAMP)
 schemas: $(STAMP)
 	$(BIN)/python -m tests.schemas.generate
 
+# What would be published, in dist/: an sdist, and the wheel that is built of it.
+dist: $(STAMP)
+	@$(BIN)/python -m pip install --quiet --group dist
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+
 format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) dist .cache .mypy_cache .ruff_cache .pytest_cache
 
 # Installed again only when what is to be installed changes.
 $(STAMP): pyproject.toml

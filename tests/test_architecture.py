@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,17 @@ KNOW_KVMENC = {ROOT / "fakekvm" / name for name in ("pytest_plugin.py", "record.
 )
 def test_the_fake_decodes_by_itself(path: Path) -> None:
     assert not [name for name in imported_modules(path) if name.split(".")[0] == "kvmenc"]
+
+
+def test_contributing_lists_every_part_in_the_order_of_imports() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `kvmenc/")]
+    names = re.findall(r"`(?:kvmenc/)?(\w+)(?:/|\.py)`", "".join(rows))
+    assert tuple(names) == ORDER
+
+
+def test_contributing_names_every_target_of_the_makefile() -> None:
+    targets = set(re.findall(r"^([a-z][a-z0-9-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    told = set(re.findall(r"make ([a-z][a-z0-9-]*)", (ROOT / "CONTRIBUTING.md").read_text()))
+    assert targets - told == {"clean", "demo"}  # of which the README tells, or nobody needs to
+    assert told - targets == set()

@@ -24,6 +24,8 @@ __all__ = ["BlockMap", "print_maps"]
 _LEGEND = "A cell: blank no page, . under 1 %, : under 10 %, 1-9 tens of per cent, # all."
 
 _ROW_CELLS = 64
+#: Characters of a line that are no cells.
+_BESIDE_ROW = 12
 # One line is enough for a block of 64 MiB, four for the largest.
 _SMALL_PAGES, _LARGE_ROWS = 2**14, 4
 
@@ -54,13 +56,13 @@ class BlockMap(msgspec.Struct, frozen=True):
         cells = {kind: _cells(words, npages, cell_pages) for kind, words in bitmaps.items()}
         return cls(block, npages, cell_pages, cells)
 
-    def rows(self, kind: BitmapKind) -> Iterator[str]:
-        """Lines of cells, a character each; see ``_LEGEND``."""
+    def rows(self, kind: BitmapKind, row_cells: int = _ROW_CELLS) -> Iterator[str]:
+        """Lines of so many cells, a character each; see ``_LEGEND``."""
         sizes = [self.cell_pages] * len(self.cells[kind])
         sizes[-1] = self.npages - self.cell_pages * (len(sizes) - 1)
         row = "".join(map(_share, self.cells[kind], sizes))
-        for start in range(0, len(row), _ROW_CELLS):
-            yield row[start : start + _ROW_CELLS]
+        for start in range(0, len(row), row_cells):
+            yield row[start : start + row_cells]
 
 
 def _cells(words: Words, npages: int, cell_pages: int) -> list[int]:
@@ -106,6 +108,12 @@ def _print_map(it: BlockMap, page_size: int, console: Console) -> None:
     console.print(
         Text(f"{it.block}, {units.format_size(it.npages * page_size)}: {', '.join(said)}")
     )
-    for rows in zip(*(it.rows(kind) for kind in drawn), strict=True):
+    row_cells = _row_cells(console.width)
+    for rows in zip(*(it.rows(kind, row_cells) for kind in drawn), strict=True):
         for kind, row in zip(drawn, rows, strict=True):
             console.print(Text.assemble(f"  {kind:<7} |", (row, _STYLES[kind]), "|"))
+
+
+def _row_cells(width: int) -> int:
+    """As many as fit beside the kind: a power of two, so that a line begins at a round offset."""
+    return 1 << max(3, (width - _BESIDE_ROW).bit_length() - 1)

@@ -40,6 +40,10 @@ _MOST_ROWS = 14
 _MOST_ROUNDS_BY_ROAD = 10
 _ROADS = ("normal", "zero", "encrypted")
 
+_ROUND_WHOLE = frozenset({"dirty", "road", "bytes", "time"})
+#: On a narrower terminal rounds have a column less.
+_ALL_COLUMNS_WIDTH = 72
+
 # Columns that hold words; the others hold numbers.
 _WORDS = frozenset(
     {"road", "limited by", "gfns", "RAMBlock", "note", "ended by", "field"}
@@ -65,8 +69,11 @@ def print_plan(plan: Plan, console: Console) -> None:
         console.print(Text(f"{interval_words(plan.interval)}\n", style))
     console.print(Text(_guest(plan.guest)))
     console.print(Text(f"{inputs_line(plan.inputs)}\n"))
-    print_rounds = _rounds_by_road if plan.guest.private_pages else _rounds
-    console.print(print_rounds(plan.rounds, plan.guest.page_size))
+    rounds = _rounds_by_road if plan.guest.private_pages else _rounds
+    table = rounds(plan.rounds, plan.guest.page_size)
+    if console.width < _ALL_COLUMNS_WIDTH:
+        table.columns.pop()  # what limits each round; the bottleneck of all is said below
+    console.print(table)
     console.print(Text())
     console.print(_totals_table(plan))
     console.print(Text(f"\nBottleneck: the {plan.totals.bottleneck}."))
@@ -171,7 +178,7 @@ def _rounds(rounds: Sequence[PlannedRound], page_size: int) -> Table:
 def _rounds_by_road(rounds: Sequence[PlannedRound], page_size: int) -> Table:
     """A round to some rows: what was dirty when it began, then what went each road."""
     table = columns(
-        "round", "dirty", "road", "pages", "bytes", "time", "limited by", whole={"dirty"}
+        "round", "dirty", "road", "pages", "bytes", "time", "limited by", whole=_ROUND_WHOLE
     )
     for number, one in elided(rounds, _MOST_ROUNDS_BY_ROAD):
         if one is None:

@@ -71,10 +71,11 @@ def on_terminal(
     """Run ``command`` there; what is left of it at the end is killed."""
     master, slave = os.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 24, width, 0, 0))
+    # Whoever runs the tests in the background ignores SIGINT, and so would the program.
+    prepared = ["setsid", "--ctty", "env", "--default-signal=INT", *command]
     with subprocess.Popen(
-        ["setsid", "--ctty", *command], stdin=slave, stdout=slave, stderr=slave,
-        env=_environment(environment),
-    ) as process:  # fmt: skip
+        prepared, stdin=slave, stdout=slave, stderr=slave, env=_environment(environment)
+    ) as process:
         os.close(slave)
         try:
             yield Terminal(process, master)
