@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-qemu-10 bench soak soak-order soak-conformance soak-fuzz-streams backtest schemas format clean
+.PHONY: demo test test-qemu-10 bench soak soak-order soak-conformance soak-fuzz-streams backtest docs schemas format clean
 
 demo: $(STAMP)
 	@$(BIN)/kvmenc demo
@@ -19,6 +19,12 @@ test: $(STAMP)
 test-qemu-10: $(STAMP)
 	KVMENC_QEMU=$(CURDIR)/.cache/qemu-10.0/qemu-system-x86_64 \
 	  $(BIN)/pytest -q tests/qemu/test_backtest.py -k as_it_was_planned
+
+# The documentation as a site in .cache/site, every warning an error; nothing in it needs a network.
+docs: $(STAMP)
+	@$(BIN)/sphinx-build -q -W --keep-going -j auto -d .cache/doctrees docs .cache/site
+	@! grep -rlE '<(script|link|img|iframe)[^>]* (src|href)="(https?:)?//' --include=*.html .cache/site
+	@echo "docs: .cache/site/index.html"
 
 bench: $(STAMP)
 	$(BIN)/pytest -q -s -m bench tests/bench
