@@ -14,6 +14,7 @@ test: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/pytest -q -n auto --maxprocesses 4 --dist loadfile -m "not (bench or qemu or alone)"
 	$(BIN)/pytest -q -m "(qemu or alone) and not bench"
+	@$(MAKE) --no-print-directory docs
 
 # Plans against migrations of the newer QEMU that tools/qemu-binary.sh has fetched.
 test-qemu-10: $(STAMP)

@@ -50,8 +50,8 @@ _PLAIN = "\b"  # click: as it stands
 
 def _as_typed(_app: Sphinx, _ctx: Context, lines: list[str]) -> None:
     """Examples and tables at the end of a command's help are no reStructuredText."""
-    shown = [line for line in lines if line.strip() not in (_PLAIN, "| " + _PLAIN)]
-    lines[:] = [".. code-block:: text", "", *("   " + line for line in shown), ""]
+    shown = [line.removeprefix("| ") for line in lines]
+    lines[:] = [".. code-block:: text", "", *("   " + line for line in shown if line != _PLAIN), ""]
 
 
 def setup(app: Sphinx) -> None:

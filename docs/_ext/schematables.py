@@ -43,7 +43,8 @@ class SchemaTables(SphinxDirective):
 
 
 def _page(schema: Schema, path: str, held: list[Schema]) -> Iterator[str]:
-    yield f"{schema.get('description', 'One line of the file:')} File: {{download}}`{path}`."
+    says = schema.get("description", "One line of the file.")
+    yield f"{says} File: {{download}}`{schema['$id']} <{path}>`."
     yield ""
     if "properties" in schema:
         yield from _table(schema)
@@ -64,12 +65,12 @@ def _is_of(name: str, part: Schema, held: list[Schema]) -> bool:
 
 
 def _table(part: Schema) -> Iterator[str]:
-    rows = part.get("properties") or dict(enumerate(part["prefixItems"]))
+    rows: Schema = part.get("properties") or dict(enumerate(part["prefixItems"]))
+    required = part.get("required", list(rows))
     yield "| field | type | what it is |"
     yield "|---|---|---|"
     for name, field in rows.items():
-        needed = name in part.get("required", rows)
-        shown = f"`{name}`" if needed else f"`{name}`, optional"
+        shown = f"`{name}`" if name in required else f"`{name}`, optional"
         says = field.get("description", "").replace("|", "\\|")
         yield f"| {shown} | {_type(field)} | {says} |"
     yield ""
