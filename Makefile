@@ -23,7 +23,7 @@ test-qemu-10: $(STAMP)
 
 # The documentation as a site in .cache/site, every warning an error; nothing in it needs a network.
 docs: $(STAMP)
-	@$(BIN)/sphinx-build -q -W --keep-going -j auto -d .cache/doctrees docs .cache/site
+	@$(BIN)/sphinx-build -q -W --keep-going -E -j auto -d .cache/doctrees docs .cache/site
 	@! grep -rlE '<(script|link|img|iframe)[^>]* (src|href)="(https?:)?//' --include=*.html .cache/site
 	@echo "docs: .cache/site/index.html"
 

@@ -35,6 +35,7 @@ autodoc_member_order = "bysource"
 suppress_warnings = ["ref.python"]
 autodoc_typehints_format = "short"
 add_module_names = False
+toc_object_entries_show_parents = "hide"
 python_use_unqualified_type_names = True
 maximum_signature_line_length = 88
 napoleon_use_ivar = True
