@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-qemu-10 bench picture backtest schemas dist format clean
+.PHONY: demo test test-qemu-10 bench picture backtest docs schemas dist format clean
 .PHONY: soak soak-order soak-conformance soak-storms soak-fuzz-streams
 
 demo: $(STAMP)
@@ -16,11 +16,18 @@ test: $(STAMP)
 	$(BIN)/pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
 	  -m "not (bench or alone)"
 	$(BIN)/pytest -q -m "alone and not bench"
+	@$(MAKE) --no-print-directory docs
 
 # Plans against migrations of the newer QEMU that tools/qemu-binary.sh has fetched.
 test-qemu-10: $(STAMP)
 	KVMENC_QEMU=$(CURDIR)/.cache/qemu-10.0/qemu-system-x86_64 \
 	  $(BIN)/pytest -q tests/qemu/test_backtest.py -k as_it_was_planned
+
+# The documentation as a site in .cache/site, every warning an error; nothing in it needs a network.
+docs: $(STAMP)
+	@$(BIN)/sphinx-build -q -W --keep-going -E -j auto -d .cache/doctrees docs .cache/site
+	@! grep -rlE '<(script|link|img|iframe)[^>]* (src|href)="(https?:)?//' --include=*.html .cache/site
+	@echo "docs: .cache/site/index.html"
 
 bench: $(STAMP)
 	$(BIN)/pytest -q -s -m bench tests/bench

@@ -95,7 +95,7 @@ class Host:
     """One kind of machine. The default is a mainline host without SEV.
 
     Attributes:
-        capabilities: value by KVM_CAP_ number; what is not in it is 0.
+        capabilities: value by ``KVM_CAP_`` number; what is not in it is 0.
         open_errno: what opening /dev/kvm fails with; 0 opens it.
         sev: KVM_MEMORY_ENCRYPT_OP and /dev/sev are there, and to the encryption bitmap all VMs are
             SEV guests.

@@ -1,5 +1,7 @@
 """Scenarios: files that say what host there is and what its guests do.
 
+.. code-block:: python
+
     scenario = load("boot-linux")
     with scenario.kernel() as kernel:
         kvm = kernel.open("/dev/kvm")

@@ -59,6 +59,7 @@ class Root(click.Group):
             return None
         module = import_module(f"kvmenc.cli.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
+        command.name = cmd_name  # in their modules all are called `command`
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
