@@ -36,7 +36,7 @@ soak-order: $(STAMP)
 soak-conformance: $(STAMP)
 	KVMENC_CONFORMANCE_EXAMPLES=5000 $(BIN)/pytest -q -s tests/fakekvm/test_conformance_machine.py
 
-# A million broken migration streams, each read or refused within bounds (an hour).
+# A million broken migration streams, each read or refused within bounds (20 to 30 minutes).
 soak-fuzz-streams: $(STAMP)
 	KVMENC_FUZZ_INPUTS=1000000 $(BIN)/pytest -q -s --timeout 14400 tests/stream/test_hostile.py -k no_input
 
