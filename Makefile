@@ -53,7 +53,7 @@ soak-conformance: $(STAMP)
 soak-storms: $(STAMP)
 	KVMENC_STORM_SEEDS=1-10 $(BIN)/pytest -q -s --timeout 3600 tests/storms/test_suite.py -k no_answer
 
-# A million broken migration streams, each read or refused within bounds (an hour).
+# A million broken migration streams, each read or refused within bounds (20 to 30 minutes).
 soak-fuzz-streams: $(STAMP)
 	KVMENC_FUZZ_INPUTS=1000000 $(BIN)/pytest -q -s --timeout 14400 tests/stream/test_hostile.py -k no_input
 

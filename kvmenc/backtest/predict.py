@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kvmenc.backtest.rounds import Rounds
     from kvmenc.capture import Capture
     from kvmenc.plan import Parameters, Plan, Profile
-    from kvmenc.plan.result import Interval
+    from kvmenc.plan.result import Interval, PlannedRound
 
 __all__ = ["Prediction", "Predictors", "Question", "predict"]
 
@@ -33,10 +33,12 @@ class Prediction(NamedTuple):
     Attributes:
         converges: within the time limit, if there is one.
         values: those of the fields that it has something to say of.
+        rounds: that send pages; a rival knows no roads, and says none.
     """
 
     converges: bool
     values: dict[Field, float]
+    rounds: tuple[PlannedRound, ...] = ()
 
 
 class Predictors:
@@ -92,4 +94,4 @@ def _of_rounds(rounds: Rounds | None, time_limit_ms: float | None) -> Prediction
 
 
 def _of_plan(plan: Plan) -> Prediction:
-    return Prediction(plan.verdict == "converges", planned(plan))
+    return Prediction(plan.verdict == "converges", planned(plan), plan.rounds)

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from kvmenc.backtest.run import Transport
 from kvmenc.plan.compare import Field
-from kvmenc.plan.result import Interval
+from kvmenc.plan.result import Counts, Interval
 
 __all__ = [
     "PREDICTORS",
@@ -24,6 +24,8 @@ __all__ = [
     "Predicted",
     "Predictor",
     "Ratio",
+    "RoundFigures",
+    "RoundScore",
     "RunScore",
     "ScenarioScore",
     "Share",
@@ -145,6 +147,26 @@ class FieldScore(Struct, frozen=True):
     predicted: dict[Predictor, Predicted]
 
 
+class RoundFigures(Struct, frozen=True):
+    """A round: its length, and pages and bytes sent in it, by road."""
+
+    ms: float
+    pages: Counts
+    bytes: Counts
+
+
+class RoundScore(Struct, frozen=True):
+    """A round as it was, and as kvmenc's plan has it; null where one has no such round.
+
+    Attributes:
+        stopped: with the guest stopped: the last one, whatever its number.
+    """
+
+    stopped: bool
+    actual: RoundFigures | None
+    predicted: RoundFigures | None
+
+
 class RunScore(Struct, frozen=True, kw_only=True):
     """One migration that really happened, predicted.
 
@@ -161,6 +183,7 @@ class RunScore(Struct, frozen=True, kw_only=True):
         converges: whether each predictor says so; empty where the run could not be predicted.
         interval: what kvmenc's plan states of its own certainty; null likewise.
         fields: the figures that are known of it.
+        rounds: of a run that tells them; empty where kvmenc's verdict is wrong.
         assumptions: what was taken for granted where the source does not say it.
         missing: what the source would have to say for a prediction.
         notes: what else a reader should know.
@@ -178,6 +201,7 @@ class RunScore(Struct, frozen=True, kw_only=True):
     converges: dict[Predictor, bool]
     interval: Interval | None
     fields: tuple[FieldScore, ...]
+    rounds: tuple[RoundScore, ...]
     assumptions: tuple[str, ...]
     missing: tuple[str, ...]
     notes: tuple[str, ...]

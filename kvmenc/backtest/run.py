@@ -1,5 +1,6 @@
 """A migration that really happened, as a file: one JSON object of schema ``kvmenc.backtest-run/1``.
 
+Or one that was rehearsed: what ``kvmenc dry-run --json`` printed, schema ``kvmenc.dry-run/1``.
 It may come from anywhere, so it is read as hostile, as a capture is.
 """
 
@@ -17,14 +18,17 @@ from kvmenc.capture import Capture, load_capture
 from kvmenc.capture.facts import MAX_FACTS_BYTES, decode
 from kvmenc.errors import InputError
 from kvmenc.plan import Parameters
-from kvmenc.plan.compare import Answer, Milliseconds
+from kvmenc.plan.compare import Answer, Count, Milliseconds
+from kvmenc.plan.profile import PROFILES
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
-__all__ = ["Run", "Transport", "load_run", "published_runs"]
+__all__ = ["ByRoad", "Figures", "MeasuredRound", "Run", "Transport", "load_run", "published_runs"]
 
 SCHEMA: Final = "kvmenc.backtest-run/1"
+REHEARSED: Final = "kvmenc.dry-run/1"
+REHEARSED_NOTES: Final = ("Rehearsed, not run: times and bytes are computed.",)
 
 _MAX_BYTES = MAX_FACTS_BYTES + 2**20
 _QUOTE = b'"'
@@ -60,6 +64,33 @@ class Figures(Answer, frozen=True):
     status: Literal["completed", "active"]
 
 
+class ByRoad(Struct, frozen=True, forbid_unknown_fields=True):
+    """Pages or bytes."""
+
+    normal: Count
+    zero: Count
+    encrypted: Count
+
+
+class MeasuredRound(Struct, frozen=True, kw_only=True):
+    """From one sync to the next, as it was.
+
+    Attributes:
+        ms: its length.
+        stopped: whether the guest was.
+        pages: sent in it.
+        bytes: of these on the wire.
+    """
+
+    ms: Milliseconds
+    stopped: bool
+    pages: ByRoad
+    bytes: ByRoad
+
+
+Rounds = Annotated[tuple[MeasuredRound, ...], Meta(max_length=100_000)]
+
+
 class _File(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One migration that really happened; docs/backtest.md says what each field is."""
 
@@ -73,9 +104,40 @@ class _File(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     transport: Transport | None = None
     qemu: Annotated[str, Meta(max_length=100)] | None = None
     bulk_ms: Milliseconds | None = None
+    rounds: Rounds = ()
     assumptions: Sentences = ()
     missing: Sentences = ()
     notes: Sentences = ()
+
+
+class _Schema(Struct):
+    schema: str
+
+
+class _Inputs(Struct, frozen=True):
+    """Those of a ledger's that a rehearsal can have been given."""
+
+    max_bandwidth_bytes_per_s: ByteRate
+    downtime_limit_ms: Annotated[float, Meta(ge=1, le=2000e3)]
+    link_bytes_per_s: ByteRate
+    private_rate_pps: PageRate
+
+
+class _Ledger(Struct, frozen=True):
+    """A plan, of which this is read."""
+
+    profile: str
+    inputs: _Inputs
+    rounds: Rounds
+    query_migrate: Figures
+
+
+class _Rehearsal(Struct, frozen=True):
+    """What ``kvmenc dry-run --json`` prints, likewise."""
+
+    guest: str
+    capture: Raw
+    ledger: _Ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +154,7 @@ class Run:
         transport: how the bytes went; None where that is not known.
         qemu: its version, such as ``7.2.22``; None likewise.
         bulk_ms: from the start to the second sync, setting up excluded; None likewise.
+        rounds: those that sent pages; none where the source does not tell them.
         assumptions: what was taken for granted where the source does not say it.
         missing: what the source would have to say for a prediction.
         notes: what else a reader should know.
@@ -106,6 +169,7 @@ class Run:
     transport: Transport | None
     qemu: str | None
     bulk_ms: float | None
+    rounds: tuple[MeasuredRound, ...]
     assumptions: tuple[str, ...]
     missing: tuple[str, ...]
     notes: tuple[str, ...]
@@ -132,7 +196,7 @@ def _load(file: Traversable, folder: Path | None = None) -> Run:
     """Read a run; where a ``folder`` is given, its capture may be a file in there."""
     try:
         with file.open("rb") as data:
-            return _decode(data.read(_MAX_BYTES + 1), folder)
+            return _decode(data.read(_MAX_BYTES + 1), PurePosixPath(file.name).stem, folder)
     except OSError as error:
         raise _error(file, "cannot be read", error.strerror or error) from error
     except (ValueError, RecursionError) as error:
@@ -145,10 +209,13 @@ def _error(file: Traversable, what: str, why: object) -> InputError:
     return InputError(text[:500] if text.isprintable() else ascii(text)[1:-1][:500])
 
 
-def _decode(data: bytes, folder: Path | None) -> Run:
+def _decode(data: bytes, stem: str, folder: Path | None) -> Run:
     if len(data) > _MAX_BYTES:
         raise ValueError(f"expected at most {_MAX_BYTES} bytes")
-    file = msgspec.json.decode(data, type=_File)
+    if msgspec.json.decode(data, type=_Schema).schema == REHEARSED:
+        file = _of_rehearsal(msgspec.json.decode(data, type=_Rehearsal), stem)
+    else:
+        file = msgspec.json.decode(data, type=_File)
     named = (file.name, file.source, file.scenario or "", file.qemu or "")
     for text in (*named, *file.assumptions, *file.missing, *file.notes):
         if not text.isprintable():
@@ -166,9 +233,29 @@ def _decode(data: bytes, folder: Path | None) -> Run:
         transport=file.transport,
         qemu=file.qemu,
         bulk_ms=file.bulk_ms,
+        rounds=file.rounds,
         assumptions=file.assumptions,
         missing=file.missing,
         notes=file.notes,
+    )
+
+
+def _of_rehearsal(it: _Rehearsal, name: str) -> _File:
+    """What ``kvmenc dry-run --json`` printed, as a run file of the file's own name."""
+    ledger, versions = it.ledger, {one.name: one.version for one in PROFILES.values()}
+    if ledger.profile not in versions:
+        raise ValueError(f"expected a known profile, got {ledger.profile[:40]!a}")
+    return _File(
+        schema=SCHEMA,
+        name=name,
+        source=f"kvmenc dry-run of {it.guest}",
+        capture=it.capture,
+        parameters=_Parameters(**msgspec.structs.asdict(ledger.inputs)),
+        query_migrate=ledger.query_migrate,
+        qemu=versions[ledger.profile],
+        bulk_ms=ledger.rounds[0].ms if ledger.rounds else None,
+        rounds=ledger.rounds,
+        notes=REHEARSED_NOTES,
     )
 
 

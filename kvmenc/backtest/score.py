@@ -6,17 +6,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kvmenc.backtest.predict import Question
-from kvmenc.backtest.result import FieldScore, Predicted, RunScore
+from kvmenc.backtest.result import FieldScore, Predicted, RoundFigures, RoundScore, RunScore
 from kvmenc.plan import profile_for
-from kvmenc.plan.compare import compare, happened
+from kvmenc.plan.compare import beside, compare, happened
+from kvmenc.plan.result import Counts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from kvmenc.backtest.predict import Prediction, Predictors
     from kvmenc.backtest.result import Predictor
-    from kvmenc.backtest.run import Run
-    from kvmenc.plan.result import Interval
+    from kvmenc.backtest.run import MeasuredRound, Run
+    from kvmenc.plan.result import Interval, PlannedRound
 
 __all__ = ["given_up_ms", "score"]
 
@@ -59,6 +60,7 @@ def score(run: Run, predictors: Predictors, limit_ms: float | None = None) -> Ru
         converges={name: it.converges for name, it in predictions.items()},
         interval=_interval(run, predictors, limit_ms),
         fields=tuple(_fields(run, predictions)),
+        rounds=tuple(_rounds(run, predictions)),
         assumptions=run.assumptions,
         missing=run.missing,
         notes=run.notes,
@@ -102,3 +104,20 @@ def _fields(run: Run, predictions: dict[Predictor, Prediction]) -> Iterator[Fiel
             for name, them in pairs.items()
         }
         yield FieldScore(field, value, predicted)
+
+
+def _rounds(run: Run, predictions: dict[Predictor, Prediction]) -> Iterator[RoundScore]:
+    """Likewise, by road; of a run that tells its rounds."""
+    ours = predictions.get("kvmenc")
+    if not run.rounds or not ours or ours.converges != (run.figures.status == "completed"):
+        return
+    for pair in beside(run.rounds, ours.rounds):
+        stopped = any(it.stopped for it in pair if it)
+        yield RoundScore(stopped, *map(_figures, pair))
+
+
+def _figures(it: MeasuredRound | PlannedRound | None) -> RoundFigures | None:
+    if it is None:
+        return None
+    pages, size = (Counts(of.normal, of.zero, of.encrypted) for of in (it.pages, it.bytes))
+    return RoundFigures(it.ms, pages, size)

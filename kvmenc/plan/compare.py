@@ -8,7 +8,8 @@ is compared.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+import itertools
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol, TypeVar, get_args
 
 from msgspec import Meta, Struct
 
@@ -24,6 +25,7 @@ __all__ = [
     "Field",
     "FieldPair",
     "RamAnswer",
+    "beside",
     "compare",
     "happened",
     "planned",
@@ -61,6 +63,28 @@ _AT_THE_LIMIT = 0.01
 
 Milliseconds = Annotated[float, Meta(ge=0, le=1e12)]
 Count = Annotated[int, Meta(ge=0, le=2**62)]
+
+
+class Round(Protocol):
+    """From one sync to the next."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the guest was."""
+
+
+One = TypeVar("One", bound=Round)
+Other = TypeVar("Other", bound=Round)
+
+
+def beside(one: Sequence[One], other: Sequence[Other]) -> list[tuple[One | None, Other | None]]:
+    """The rounds of two side by side: live ones by number, and the stopped ones last."""
+    pairs: list[tuple[One | None, Other | None]] = []
+    for stopped in (False, True):
+        ours = [it for it in one if it.stopped == stopped]
+        theirs = [it for it in other if it.stopped == stopped]
+        pairs += itertools.zip_longest(ours, theirs)
+    return pairs
 
 
 class RamAnswer(Struct, frozen=True, rename="kebab"):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from kvmenc.plan.build import plan_of
+from kvmenc.plan.compare import beside
 from kvmenc.rehearsal.result import RoundPair
 
 if TYPE_CHECKING:
@@ -36,9 +36,6 @@ def ledger_of(
 
 
 def pair_rounds(plan: Plan, ledger: Plan) -> tuple[RoundPair, ...]:
-    """The rounds of both side by side: live ones by number, and the stopped ones last."""
-    pairs = []
-    for stopped in (False, True):
-        sides = ([it.pages for it in one.rounds if it.stopped == stopped] for one in (plan, ledger))
-        pairs += [RoundPair(*it) for it in itertools.zip_longest(*sides)]
-    return tuple(pairs)
+    """Pages of both by round, side by side."""
+    pairs = beside(plan.rounds, ledger.rounds)
+    return tuple(RoundPair(*(it.pages if it else None for it in pair)) for pair in pairs)

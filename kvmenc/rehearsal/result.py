@@ -6,6 +6,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from kvmenc.capture import Capture
 from kvmenc.plan.result import Counts, Plan
 from kvmenc.scratchrun import Part
 
@@ -119,7 +120,8 @@ class DryRun(Struct, frozen=True, kw_only=True):
         protocol: how was synced, as ``kvmenc check-order`` calls it.
         ledger: what happened, as a plan tells it. Its time is computed, by the bandwidth and the
             firmware's rate that were asked for.
-        plan: what was planned before, from a capture of the same guest.
+        capture: the guest before: what ``kvmenc backtest`` predicts from.
+        plan: what was planned before, from that capture.
         rounds: of both, side by side.
         comparison: null if the guest did not get to the destination.
         fault: null: nothing was to go wrong.
@@ -136,6 +138,7 @@ class DryRun(Struct, frozen=True, kw_only=True):
     parts: tuple[Part, ...]
     protocol: str
     ledger: Plan
+    capture: Capture
     plan: Plan
     rounds: tuple[RoundPair, ...]
     comparison: Comparison | None

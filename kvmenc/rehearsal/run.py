@@ -223,6 +223,7 @@ class _Rehearsal:
             parts=self._source.parts,
             protocol=wanted.protocol.name,
             ledger=ledger,
+            capture=capture,
             plan=plan,
             rounds=pair_rounds(plan, ledger),
             comparison=comparison,

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from kvmenc.backtest.run import SCHEMA
+from kvmenc.backtest.run import REHEARSED_NOTES, SCHEMA
 from kvmenc.plan.profile import PROFILES
 
 if TYPE_CHECKING:
-    from kvmenc.plan.result import Inputs
+    from kvmenc.plan.result import Inputs, PlannedRound
     from kvmenc.rehearsal.run import Rehearsed
 
 __all__ = ["run_file"]
@@ -32,10 +32,15 @@ def run_file(rehearsed: Rehearsed, name: str) -> bytes:
         "parameters": _parameters(ledger.inputs),
         "query_migrate": ledger.query_migrate,
         "qemu": next(it.version for it in PROFILES.values() if it.name == ledger.profile),
+        "rounds": [_round(it) for it in ledger.rounds],
         "bulk_ms": ledger.rounds[0].ms if ledger.rounds else None,
-        "notes": ["Rehearsed, not run: times and bytes are computed."],
+        "notes": REHEARSED_NOTES,
     }
     return msgspec.json.format(msgspec.json.encode(run), indent=1)
+
+
+def _round(it: PlannedRound) -> dict[str, object]:
+    return {"ms": it.ms, "stopped": it.stopped, "pages": it.pages, "bytes": it.bytes}
 
 
 def _parameters(inputs: Inputs) -> dict[str, object]:

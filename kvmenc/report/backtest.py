@@ -9,6 +9,7 @@ from rich.text import Text
 from kvmenc.backtest.result import PREDICTORS
 from kvmenc.report.backtestgrid import print_grid
 from kvmenc.report.fields import field_name, field_value
+from kvmenc.report.roundtable import rounds_table
 from kvmenc.report.scenarios import print_scenarios
 from kvmenc.report.scores import PREDICTOR_NAMES, bounded, print_summary, print_targets
 from kvmenc.report.terminal import bullet, columns
@@ -18,7 +19,15 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from kvmenc.backtest.result import Backtest, Field, Predicted, RunScore, UsedProfile
+    from kvmenc.backtest.result import (
+        Backtest,
+        Field,
+        Predicted,
+        RoundFigures,
+        RunScore,
+        UsedProfile,
+    )
+    from kvmenc.plan.result import Counts
 
 __all__ = ["print_backtest"]
 
@@ -87,6 +96,14 @@ def _print_run(run: RunScore, console: Console) -> None:
             *predicted,
         )
     console.print(table)
+    if run.rounds:
+        pairs = [(_pages(it.predicted), _pages(it.actual)) for it in run.rounds]
+        console.print(Text("Pages by round and road"))
+        console.print(rounds_table(pairs, "actual", stopped=run.rounds[-1].stopped))
+
+
+def _pages(it: RoundFigures | None) -> Counts | None:
+    return it.pages if it else None
 
 
 def _yes(converges: bool) -> str:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from kvmenc import units
-from kvmenc.report.terminal import bullet, columns, elided, guest_words
+from kvmenc.report.roundtable import rounds_table
+from kvmenc.report.terminal import bullet, columns, guest_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,13 +16,10 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from kvmenc.plan.result import Counts, Plan
-    from kvmenc.rehearsal.result import Comparison, DryRun, RoundPair, Survival, WrongPage
+    from kvmenc.plan.result import Plan
+    from kvmenc.rehearsal.result import Comparison, DryRun, Survival, WrongPage
 
 __all__ = ["print_rehearsal"]
-
-_ROADS = ("normal", "zero", "encrypted")
-_MOST_ROUNDS = 10
 
 
 def print_rehearsal(result: DryRun, console: Console) -> None:
@@ -102,38 +100,9 @@ def _survived(found: Survival) -> str:
 
 
 def _rounds(result: DryRun) -> Table:
-    """A road to a row: pages planned, and pages sent."""
-    table = columns("round", "road", "planned", "sent")
-    for number, pair in elided(_named(result), _MOST_ROUNDS):
-        if pair is None:
-            table.add_row("...", f"({number} more)")
-            continue
-        name, roads = pair
-        for row, cells in enumerate(_by_road(roads)):
-            table.add_row("" if row else name, *cells)
-    return table
-
-
-def _named(result: DryRun) -> list[tuple[str, RoundPair]]:
-    """The rounds with their numbers; the last is the stopped one where either has one."""
+    pairs = [(it.planned, it.rehearsed) for it in result.rounds]
     stopped = any(it.stopped for it in (*result.plan.rounds, *result.ledger.rounds))
-    live = len(result.rounds) - stopped
-    names = [*map(str, range(1, live + 1)), *(["stopped"] * stopped)]
-    return list(zip(names, result.rounds, strict=True))
-
-
-def _by_road(pair: RoundPair) -> list[tuple[str, str, str]]:
-    """Road, planned and sent pages of each road that any went; at least one line."""
-    rows = []
-    for road in _ROADS:
-        planned, sent = (_pages(it, road) for it in (pair.planned, pair.rehearsed))
-        if not {planned, sent} <= {"-", "0"}:
-            rows.append((road, planned, sent))
-    return rows or [("-", "0", "0")]
-
-
-def _pages(counts: Counts | None, road: str) -> str:
-    return "-" if counts is None else f"{getattr(counts, road):,}"
+    return rounds_table(pairs, "sent", stopped=stopped)
 
 
 def _times(plan: Plan, ledger: Plan) -> Table:

@@ -98,8 +98,9 @@ def find_description(file: RawIOBase, name: str) -> tuple[int, list[Described]] 
     status = os.fstat(file.fileno())
     if not stat.S_ISREG(status.st_mode):
         return None
-    looks = (_description(file, status.st_size, most) for most in _TAILS_BYTES)
-    found = next(filter(None, looks), None)
+    size = status.st_size
+    tails = _TAILS_BYTES if size > _TAILS_BYTES[0] else _TAILS_BYTES[:1]
+    found = next(filter(None, (_description(file, size, most) for most in tails)), None)
     if found is None:
         return None
     try:

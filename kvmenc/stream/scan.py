@@ -97,8 +97,8 @@ class Shapes:
     def learn(self, flag: int, payload: int) -> None:
         """Records with this flag are plain from now on."""
         self.payloads[flag] = payload
-        self._sizes[flag | _CONTINUE] = 8 + payload if payload > 0 else 0
-        self._array = np.array(self._sizes, np.int64)
+        size = 8 + payload if payload > 0 else 0
+        self._sizes[flag | _CONTINUE] = self._array[flag | _CONTINUE] = size
 
     def named(self, name: bytes) -> int | None:
         """The number of a RAMBlock."""

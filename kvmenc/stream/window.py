@@ -15,6 +15,8 @@ from kvmenc.stream.still import StillFile
 if TYPE_CHECKING:
     from io import RawIOBase
 
+    from numpy.typing import NDArray
+
 __all__ = ["BLOB_MAX_BYTES", "CAPACITY_BYTES", "Window", "printable"]
 
 #: Enough for some thousand pages, so that handling them together pays.
@@ -49,14 +51,13 @@ class Window:
         self._file, self._name, self._capacity_bytes = file, name, capacity_bytes
         self._base = self.pos = self.end = 0
         self._at_end = False
-        self._hold(bytearray(0))
+        self._hold(np.empty(0, np.uint8))
         self._still: StillFile | None = None
         with suppress(OSError):
             self._still = StillFile(file)
 
-    def _hold(self, piece: bytearray | mmap.mmap) -> None:
-        self.data = memoryview(piece)
-        self.array = np.frombuffer(piece, np.uint8)
+    def _hold(self, piece: NDArray[np.uint8]) -> None:
+        self.array, self.data = piece, piece.data
 
     @property
     def base(self) -> int:
@@ -87,14 +88,14 @@ class Window:
             return False
         piece = still.piece(start, self._capacity_bytes)
         self._base, self.pos, self.end = start, self.offset - start, len(piece)
-        self._hold(piece)
+        self._hold(np.frombuffer(piece, np.uint8))
         return self._base + self.end > read
 
     def _read_from_now_on(self) -> None:
         """Its bytes that are here already are copied: from now on it may change."""
         left = bytes(self.data[self.pos : self.end])
         self._base, self.pos, self.end = self.offset, 0, len(left)
-        self._hold(bytearray(self._capacity_bytes))
+        self._hold(np.empty(self._capacity_bytes, np.uint8))
         self.data[: self.end] = left
         self.release()
         self._file.seek(self._base + self.end)
@@ -107,7 +108,7 @@ class Window:
 
     def _read(self) -> bool:
         if not self.array.size:
-            self._hold(bytearray(self._capacity_bytes))
+            self._hold(np.empty(self._capacity_bytes, np.uint8))
         left = self.end - self.pos
         self.data[:left] = bytes(self.data[self.pos : self.end])
         self._base += self.pos

@@ -43,6 +43,7 @@ def scored(
         converges=dict.fromkeys(PREDICTORS, True),
         interval=None,
         fields=tuple(_field(name, *both, rivals or {}) for name, both in values.items()),
+        rounds=(),
         assumptions=(),
         missing=(),
         notes=(),

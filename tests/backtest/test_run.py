@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -160,3 +161,55 @@ def test_a_published_run_is_a_run_file_like_any_other() -> None:
     folder = ROOT / "kvmenc" / "backtest" / "data" / "published"
     loaded = [load_run(path) for path in sorted(folder.glob("*.json"))]
     assert loaded == published_runs()
+
+
+PAGES = {"normal": 3, "zero": 2, "encrypted": 1}
+ROUND = {"ms": 10.5, "stopped": False, "pages": PAGES, "bytes": PAGES}
+
+
+def test_rounds_may_be_told(tmp_path: Path) -> None:
+    (it,) = load(tmp_path, run_file(rounds=[ROUND])).rounds
+    assert (it.ms, it.stopped, it.pages.encrypted, it.bytes.zero) == (10.5, False, 1, 2)
+    with pytest.raises(InputError, match=r"rounds\[0\]\.pages\.normal"):
+        load(tmp_path, run_file(rounds=[ROUND | {"pages": PAGES | {"normal": -1}}]))
+
+
+def rehearsed(**changes: object) -> dict[str, Any]:
+    """As much of ``kvmenc dry-run --json`` as is read."""
+    limits = {"max_bandwidth_bytes_per_s": 1e8, "downtime_limit_ms": 300.0}
+    ledger = {
+        "profile": "qemu-7.2",
+        "inputs": limits | {"link_bytes_per_s": 1e9, "private_rate_pps": 2e4, "postcopy": False},
+        "rounds": [ROUND | {"dirty_pages": 6}, ROUND | {"stopped": True}],
+        "query_migrate": {"status": "completed", "total-time": 20, "ram": {"normal": 6}},
+    }
+    capture = msgspec.to_builtins(CAPTURE)
+    fields = {"schema": "kvmenc.dry-run/1", "guest": "a guest", "capture": capture}
+    return fields | {"ledger": ledger | changes}
+
+
+def test_what_dry_run_prints_is_a_run(tmp_path: Path) -> None:
+    run = load(tmp_path, rehearsed())
+    assert (run.name, run.source, run.qemu) == ("run", "kvmenc dry-run of a guest", "7.2")
+    assert (run.bulk_ms, [it.stopped for it in run.rounds]) == (10.5, [False, True])
+    assert run.parameters
+    assert run.parameters.private_rate_pps == 2e4
+    assert run.capture == CAPTURE
+    assert run.notes
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"profile": "qemu-0.1"}, "expected a known profile"),
+        ({"inputs": {}}, "max_bandwidth_bytes_per_s"),
+        ({"rounds": [{"ms": -1.0}]}, "rounds"),
+        ({"query_migrate": {"status": "lost"}}, "status"),
+    ],
+)
+def test_a_rehearsal_that_none_printed_is_refused(
+    tmp_path: Path, changes: dict[str, object], told: str
+) -> None:
+    with pytest.raises(InputError, match=told) as caught:
+        load(tmp_path, rehearsed(**changes))
+    assert str(caught.value).isprintable()

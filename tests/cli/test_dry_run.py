@@ -42,6 +42,21 @@ def test_a_fault_leaves_the_guest_at_the_source_and_files_for_the_others(tmp_pat
     assert kvmenc("backtest", str(tmp_path / "r.json")).returncode == 0
 
 
+def test_what_it_prints_as_json_is_a_migration_for_backtest(tmp_path: Path) -> None:
+    """Of the built-in guest, whose plan is not exact: rounds stand side by side all the same."""
+    file = tmp_path / "rehearsed.json"
+    file.write_text(kvmenc(*SMALL, "--json").stdout)
+    run = kvmenc("backtest", "--runs", str(file))
+    assert (run.returncode, run.stderr) == (0, "")
+    assert max(map(len, run.stdout.splitlines())) <= 80
+    assert "Pages by round and road" in run.stdout
+    answer = json.loads(kvmenc("backtest", "--json", str(file)).stdout)
+    ledger = json.loads(file.read_text())["ledger"]
+    (told,) = answer["runs"]
+    actual = [it["actual"] for it in told["rounds"] if it["actual"]]
+    assert [it["pages"] for it in actual] == [it["pages"] for it in ledger["rounds"]]
+
+
 @pytest.mark.parametrize(
     ("args", "status", "says"),
     [

@@ -6,6 +6,7 @@ import io
 import itertools
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from fakekvm.guests import Step
     from fakekvm.scripts import WritableGfns
+    from kvmenc.plan import Plan
 
 MEMORY = 4 << 20
 FAST = Parameters(private_rate_pps=20_000.0)
@@ -189,12 +191,31 @@ def test_plan_and_rehearsal_of_a_guest_without_chance_agree_by_round_and_road(
         )
         assert (ours.dirty_pages, ours.private_pages) == (theirs.dirty_pages, theirs.private_pages)
         assert ours.ms == pytest.approx(theirs.ms)
-    if ledger.verdict == "converges":
-        file = tmp_path / "rewriting.json"
-        file.write_bytes(run_file(found, "rewriting"))
-        (run,) = backtest([load_run(file)]).runs
-        errors = {it.field: it.predicted["kvmenc"].error_percent for it in run.fields}
+    for name, data in (("run", run_file(found, "r")), ("json", msgspec.json.encode(found.result))):
+        file = tmp_path / name
+        file.write_bytes(data)
+        check_backtest(file, ledger)
+
+
+def check_backtest(file: Path, ledger: Plan) -> None:
+    """A rehearsal is a migration that happened: figures, and by round and road, are as planned."""
+    (run,) = backtest([load_run(file)]).runs
+    assert run.converged == run.converges["kvmenc"] == (ledger.verdict == "converges")
+    errors = {it.field: it.predicted["kvmenc"].error_percent for it in run.fields}
+    if run.converged:
         assert errors["transferred"] == errors["normal"] == 0
+    assert len(run.rounds) == len(ledger.rounds) > 1
+    for told, round_ in zip(run.rounds, ledger.rounds, strict=True):
+        assert told.actual
+        assert told.predicted
+        assert (told.stopped, told.actual.pages, told.actual.bytes, told.actual.ms) == (
+            round_.stopped,
+            round_.pages,
+            round_.bytes,
+            round_.ms,
+        )
+        assert (told.predicted.pages, told.predicted.bytes) == (round_.pages, round_.bytes)
+        assert told.predicted.ms == pytest.approx(round_.ms)
 
 
 def test_a_stream_of_it_is_written() -> None:

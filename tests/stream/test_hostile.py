@@ -6,103 +6,48 @@
 from __future__ import annotations
 
 import os
-import random
 import resource
 import struct
 import time
+from collections import Counter
+from typing import TYPE_CHECKING
 
 import pytest
 
-from kvmenc.errors import KvmencError, StreamError
-from kvmenc.stream import StreamReader, WatchedPage, rebuild
-from tests.stream.raw import BLOCKS, ENCRYPTED, PAGE, Ram, call, counted, eos, head
+from kvmenc.errors import StreamError
+from kvmenc.stream import StreamReader
+from tests.stream.fuzz import WHOLE, ZERO, Fuzz, described, kind_of
+from tests.stream.raw import BLOCKS, PAGE, call, counted, eos, head
 from tests.stream.reading import opened, summary
 from tests.stream.test_dialects import fixture
 
-INPUTS = int(os.environ.get("KVMENC_FUZZ_INPUTS", "1500"))
-#: Reading one of these small inputs may take no longer, nor more memory in all.
-LONGEST_S, MOST_BYTES = 5.0, 512 << 20
+if TYPE_CHECKING:
+    from pathlib import Path
+
+INPUTS = int(os.environ.get("KVMENC_FUZZ_INPUTS", "1000"))
+SEED = os.environ.get("KVMENC_FUZZ_SEED", "streams")
 
 
-def sound(dialect: str) -> bytes:
-    """Some of everything."""
-    ram = Ram(dialect)
-    kinds = ["zero", "normal", "xbzrle", "compressed", "encrypted"]
-    for number in range(60):
-        block = sorted(BLOCKS)[number * number % 3]
-        ram.page(kinds[number % 5], block, number % BLOCKS[block], number)
-    for page in range(40):
-        ram.page("zero", "pc.ram", page)
-    for number in range(300):
-        block = sorted(BLOCKS)[number % 3]
-        ram.page("xbzrle" if number % 2 else "zero", block, number % 7, number)
-    first = call(ram.take())
-    for page in range(10):
-        ram.page("zero", "b", page)
-    return head() + first + call(ram.take(), last=True) + b"\0"
+def test_no_input_does_anything_but_be_read_or_refused(tmp_path: Path) -> None:
+    fuzz, began_s = Fuzz(tmp_path, SEED), time.process_time()
+    for name, data in fuzz.seeds.items():
+        if name != "record":
+            assert summary(data).bytes_total == len(data)
+    read, refused, kinds = Counter[str](), Counter[str](), Counter[str]()
+    for _ in range(INPUTS):
+        seed, text = fuzz.one()
+        assert len(text) <= 500
+        assert text.isprintable()
+        (refused if text else read)[seed] += 1
+        kinds.update([kind_of(text)] if text else [])
+    print(f"\n{INPUTS} inputs, {INPUTS / (time.process_time() - began_s):,.0f} a second")
+    for seed in fuzz.seeds:
+        print(f"{seed:<14}{read[seed]:>9} read{refused[seed]:>9} refused")
+    print(*(f"{times:>9} {kind[:68]}" for kind, times in kinds.most_common(30)), sep="\n")
+    assert INPUTS // 100 < refused.total() < INPUTS * 99 // 100
+    assert all(refused[seed] for seed in fuzz.seeds), "each is broken now and then"
+    assert len(kinds) > 30, "many ways to be wrong were tried"
 
-
-def mutated(rng: random.Random, seeds: list[bytes]) -> bytes:
-    """Bytes changed, numbers put in, stretches cut out, doubled or exchanged, ends cut off."""
-    data = bytearray(rng.choice(seeds))
-    for _ in range(rng.choice((1, 1, 2, 4, 16))):
-        at = rng.randrange(len(data)) if rng.random() < 0.5 else rng.randrange(min(400, len(data)))
-        size = rng.choice((1, 2, 4, 8, 9, 40, 4104))
-        what = rng.randrange(6)
-        if what == 0:
-            data[at] ^= 1 << rng.randrange(8)
-        elif what == 1:
-            number = rng.choice(
-                (0, 1, 0x10, 0x200, 0x400, 0x422, 2**31, 2**32 - 1, 2**63, 2**64 - 1)
-            )
-            data[at : at + 8] = number.to_bytes(8, "big")
-        elif what == 2:
-            del data[at : at + size]
-        elif what == 3:
-            data[at:at] = data[at : at + size] * rng.randrange(1, 4)
-        elif what == 4:
-            other = rng.choice(seeds)
-            data[at : at + size] = other[at : at + size]
-        else:
-            del data[at:]
-        if not data:
-            break
-    return bytes(data)
-
-
-def test_no_input_does_anything_but_be_read_or_refused() -> None:
-    rng = random.Random(os.environ.get("KVMENC_FUZZ_SEED", "streams"))
-    seeds = [sound(it) for it in ENCRYPTED] + [fixture(it) for it in ("v2", "v3", "v4", "csv")]
-    seeds.append(described())
-    for one in seeds:
-        assert summary(one).bytes_total == len(one)
-    outcomes = [outcome(mutated(rng, seeds), rng) for _ in range(INPUTS)]
-    refused = [it for it in outcomes if it]
-    assert INPUTS // 100 < len(refused) < INPUTS * 99 // 100
-    assert all(it.isprintable() and len(it) <= 500 for it in refused)
-    # Many are alike only in what was found: each names an offset of its own.
-    assert len(set(refused)) > len(refused) // 10
-
-
-def outcome(data: bytes, rng: random.Random) -> str:
-    """What it is refused for; nothing if it is read. Both within bounds."""
-    start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    dialect = rng.choice((None, None, None, "qemu", "v2", "v3", "v4", "csv"))
-    refused = ""
-    try:
-        report = summary(data, dialect, (WatchedPage("b", 4096),))
-        if report.ram_bytes < MOST_BYTES:
-            with opened(data) as file:
-                rebuild(StreamReader(file, "test"))
-    except KvmencError as error:
-        refused = str(error)
-    assert time.monotonic() - start < LONGEST_S
-    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10 < 2 * MOST_BYTES
-    return refused
-
-
-ZERO = struct.pack(">Q", 0x02) + counted("b") + b"\0"
-WHOLE = head() + call(ZERO, last=True) + b"\0"
 
 BROKEN = {
     "not-a-stream": (b"\x1f\x8b" + WHOLE, "at offset 0x0: expected a migration stream, QEVM"),
@@ -142,18 +87,6 @@ def test_what_is_wrong_is_said_in_a_line_with_its_offset(name: str) -> None:
         summary(data)
     assert "at offset 0x" in str(caught.value)
     assert str(caught.value).isprintable()
-
-
-def described(size: int = 2, array_len: int = 2) -> bytes:
-    """A device of four bytes, a subsection of one more, and what the stream says of them."""
-    device = b"\4\0\0\0\5\3cpu" + b"\0" * 8 + b"abcd" + b"\5\5cpu/x\0\0\0\1e" + b"\x7e\0\0\0\5"
-    field = f'{{"name": "a", "size": {size}, "array_len": {array_len}}}'
-    sub = '{"vmsd_name": "cpu/x", "version": 1, "fields": [{"name": "b", "size": 1}]}'
-    text = (
-        f'{{"page_size": 4096, "devices": [{{"name": "cpu", "instance_id": 0, "fields": [{field}],'
-        f' "subsections": [{sub}]}}]}}'
-    ).encode()
-    return WHOLE[:-1] + device + b"\0\6" + struct.pack(">I", len(text)) + text
 
 
 def test_a_device_is_as_long_as_it_is_described() -> None:
