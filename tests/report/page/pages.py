@@ -89,7 +89,9 @@ PARAMETERS = Parameters(downtime_limit_ms=30.0)
 @cache
 def some_plan() -> tuple[Plan, Grid]:
     """To stand on pages whose plan does not matter: of another guest, without advice."""
-    grid = make_grid(GUEST, [1e7, 1e9], [300.0, 2000.0], PARAMETERS)
+    limits_ms = [100.0, 200.0, 300.0, 500.0, 1000.0, 2000.0]
+    grid = make_grid(GUEST, [1e6, 1e9], limits_ms, PARAMETERS)
+    assert {cell.verdict for cell in grid.cells} == {"converges", "does-not-converge"}
     return make_plan(GUEST, PARAMETERS), grid
 
 
