@@ -42,6 +42,8 @@ napoleon_use_ivar = True
 napoleon_numpy_docstring = False
 napoleon_attr_annotations = False  # signatures have them
 
+highlight_language = "text"  # of fences that name none
+
 html_theme = "furo"
 html_show_copyright = False
 html_copy_source = False

@@ -125,6 +125,7 @@ def test_a_verdict_of_no_is_exit_status_1(hopeless: str, json_option: list[str])
     result = kvmenc("plan", hopeless, *json_option)
     assert (result.returncode, result.stderr) == (1, "")
     assert "does-not-converge" in result.stdout or "Does not converge" in result.stdout
+    assert not json_option or not faults(json.loads(result.stdout))
 
 
 def test_a_bad_file_is_exit_status_4_and_one_line(tmp_path: Path) -> None:

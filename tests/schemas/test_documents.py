@@ -20,7 +20,7 @@ from kvmenc.capture import save_capture
 from kvmenc.cli import root
 from kvmenc.cli.common import emit_json
 from kvmenc.migrate import MigrateReport, Progress
-from kvmenc.plan import Parameters, make_plan
+from kvmenc.plan import Parameters, Xbzrle, make_plan, profile_named
 from tests.backtest.runs import run_file
 from tests.capture.captures import sound_capture
 from tests.plan.guests import GIB_PAGES, guest
@@ -34,8 +34,6 @@ PUBLISHED = sorted((Path(kvmenc.__path__[0]) / "backtest" / "data" / "published"
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-DESCRIBED = ["plan", "--memory", "64MiB", "--private", "10%", "--dirty-rate", "5MB/s", "--json"]
-
 
 def printed(*args: str) -> Any:
     run = CliRunner().invoke(root, args)
@@ -44,18 +42,26 @@ def printed(*args: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    "options",
+    "wanted",
     [
-        ["--private-rate", "50000pps"],
-        ["--max-bandwidth", "40MB/s", "--auto-converge", "--time-limit", "2min"],
-        ["--private", "0%", "--xbzrle", "50"],
-        ["--private", "0%", "--postcopy", "--qemu", "7.2"],
-        ["--multifd", "4", "--qemu", "11"],
+        Parameters(private_rate_pps=50_000),
+        Parameters(auto_converge=True, time_limit_ms=60_000),
+        Parameters(multifd_channels=4),
+        Parameters(xbzrle=Xbzrle(0.5)),
+        Parameters(postcopy=True),
     ],
-    ids=" ".join,
+    ids=["quick", "auto-converge", "multifd", "xbzrle", "postcopy"],
 )
-def test_plans_of_all_kinds(options: list[str]) -> None:
-    assert not faults(printed(*DESCRIBED, *options))
+@pytest.mark.parametrize("qemu", ["7.2", "11"])
+def test_plans_of_all_kinds(wanted: Parameters, qemu: str) -> None:
+    assert not faults(plan_of(100 if wanted.private_rate_pps > 400 else 0, wanted, qemu))
+
+
+def plan_of(private_pages: int, parameters: Parameters, qemu: str = "10.0") -> Any:
+    """A plan as it is printed, of a guest that writes a lot."""
+    busy = guest(1 << 14, private_pages, [(100, 0, 900), (1000, 0, 9000)])
+    plan = make_plan(busy, parameters, profile_named(qemu))
+    return json.loads(msgspec.json.encode(plan)) | {"kvmenc_version": "0"}
 
 
 def test_the_way_to_this_machine_itself() -> None:
@@ -104,8 +110,7 @@ def test_each_line_of_a_recording(tmp_path: Path) -> None:
         assert not check.is_valid(line | {"clal": 1})
 
 
-PLAN = msgspec.to_builtins(make_plan(guest(1 << 14, 100, [(1000, 20, 300)]), Parameters()))
-PLAN |= {"kvmenc_version": "0"}
+PLAN = plan_of(100, Parameters(private_rate_pps=50_000))
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
