@@ -151,6 +151,7 @@ def _migrate(
         progress(_prediction(plan), max(predicted_ms, 1.0)) as update,
         migration,
     ):
+        migration.start()
         for end in migration.follow(band):
             update(end.total_time)
     return MigrateReport.of(migration.uri, plan, end, band.why if band else "")

@@ -125,8 +125,8 @@ class QemuParameters:
     def in_force(self, monitor: Monitor) -> Iterator[None]:
         """Have QEMU use these, and afterwards those it had; a QEMU that has ended needs none."""
         before = self.read(monitor)
-        self.set(monitor)
         try:
+            self.set(monitor)
             yield
         finally:
             with suppress(HostError):

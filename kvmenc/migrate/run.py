@@ -58,6 +58,11 @@ class Progress(msgspec.Struct, rename="kebab", kw_only=True):
         """It has completed, failed, or been cancelled."""
         return self.status in _ENDS
 
+    @property
+    def is_going(self) -> bool:
+        """It has begun, and is not over."""
+        return not self.is_over and self.status != "none"
+
 
 @dataclass(frozen=True, slots=True)
 class Band:
@@ -73,7 +78,9 @@ class Band:
 
 
 class Migration:
-    """A migration that is going on; a context manager that cancels it if it is left too early.
+    """A migration; a context manager that cancels one that is going on when it is left.
+
+    Started within, not on entering: a Ctrl-C that comes while QEMU is being asked leaves one going.
 
     Args:
         monitor: of the source.
@@ -85,25 +92,34 @@ class Migration:
 
     Raises:
         InputError: no such transport.
-        HostError: QEMU refuses; one is going on already; or it would not survive it.
+        HostError: one is going on already, or QEMU would not survive it.
     """
 
     def __init__(self, monitor: Monitor, facts: Facts, uri: str) -> None:
         self._monitor = monitor
+        self._asked = False
         self.uri = uri
         _check(facts, uri)
 
     def __enter__(self) -> Self:
-        try:
-            self._monitor.execute("migrate", uri=self.uri)
-        except CommandError as error:
-            raise HostError(f"the migration does not start: {error.description}") from error
         return self
 
     def __exit__(self, *_exc: object) -> None:
         with suppress(HostError):  # a QEMU that has gone cannot be asked
-            if not self.progress().is_over:
+            if self._asked and self.progress().is_going:
                 self.cancel()
+
+    def start(self) -> None:
+        """Begin.
+
+        Raises:
+            HostError: QEMU does not.
+        """
+        self._asked = True
+        try:
+            self._monitor.execute("migrate", uri=self.uri)
+        except CommandError as error:
+            raise HostError(f"the migration does not start: {error.description}") from error
 
     def progress(self) -> Progress:
         """How it goes."""
@@ -130,7 +146,7 @@ class Migration:
         """End it; the guest runs on where it was, unless it has just arrived."""
         self._monitor.execute("migrate_cancel")
         deadline = time.monotonic() + _CANCEL_PATIENCE_S
-        while not self.progress().is_over:
+        while self.progress().is_going:
             if time.monotonic() > deadline:
                 raise HostError(
                     f"the migration is not cancelled within {_CANCEL_PATIENCE_S:g} s: see "
