@@ -19,7 +19,7 @@ case $status in
 0) exit 0 ;;
 1) what='a check of the self-test failed: do not trust dirty logs of this host' ;;
 2) what='the probe was called wrongly' ;;
-3) what='this host cannot run encrypted guests, or not for this user' ;;
+3) what='this host has no KVM, or not for this user' ;;
 4) what='the input is not good' ;;
 130) exit 130 ;; # somebody pressed Ctrl-C: no alarm
 *) what='the probe itself is broken' ;;

@@ -10,13 +10,15 @@ import signal
 import sys
 import threading
 from importlib import import_module
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
-from click.shell_completion import CompletionItem
 
 from kvmenc import package_version
 from kvmenc.errors import KvmencError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 __all__ = ["main", "root"]
 
@@ -69,6 +71,8 @@ class Root(click.Group):
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
         """Complete the name of a command without importing any; else an option."""
+        from click.shell_completion import CompletionItem  # noqa: PLC0415 - only at a Tab
+
         names = [
             CompletionItem(name, help=what)
             for name, what in COMMANDS.items()

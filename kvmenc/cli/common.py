@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from contextlib import ExitStack, contextmanager
@@ -128,7 +129,7 @@ def progress(what: str, total: float) -> Iterator[Callable[[float], None]]:
     Yields:
         A function to call with how much is done so far.
     """
-    if sys.stderr is None or not sys.stderr.isatty():
+    if not _can_redraw_stderr():
         yield lambda _done: None
         return
     with ExitStack() as cleanup:
@@ -145,6 +146,13 @@ def progress(what: str, total: float) -> Iterator[Callable[[float], None]]:
                 bar.update(bar.task_ids[0], completed=done)
 
         yield update
+
+
+def _can_redraw_stderr() -> bool:
+    """Stderr is a terminal that can move its cursor; None: it was closed (2>&-)."""
+    return (
+        sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    )
 
 
 def _bar(what: str, total: float) -> Progress:

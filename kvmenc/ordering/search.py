@@ -159,7 +159,9 @@ def check(bounds: Bounds, progress: Callable[[float], None] = lambda _: None) ->
     protocols = (*PROTOCOLS, ASKED_ONCE)
     found = []
     with _processes() as pool:
-        for one in pool.map(_search, protocols, [bounds] * len(protocols)):
+        with _interrupts_held():
+            searches = pool.map(_search, protocols, [bounds] * len(protocols))
+        for one in searches:
             found.append(one)
             progress(len(found) / len(protocols))
     cells = [cell for one in found for cell in one.cells]
@@ -190,12 +192,29 @@ def check(bounds: Bounds, progress: Callable[[float], None] = lambda _: None) ->
 @contextmanager
 def _processes() -> Iterator[ProcessPoolExecutor]:
     """Workers that die of a terminal's Ctrl-C in silence; what none has begun is then dropped."""
-    dies = signal.SIGINT, signal.SIG_DFL
-    pool = ProcessPoolExecutor(initializer=signal.signal, initargs=dies)
+    pool = ProcessPoolExecutor(initializer=_die_of_interrupts)
     try:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """While workers are started: one that is not yet ready would tell of a Ctrl-C at length.
+
+    An executor that is interrupted between its first worker and its last would never end, too.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _die_of_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _described(protocol: Protocol) -> SyncProtocol:

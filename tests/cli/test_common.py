@@ -76,6 +76,7 @@ def shown_on_a_terminal(monkeypatch: pytest.MonkeyPatch, file: Path, seconds: in
 
         terminal = Terminal(file=stream, force_terminal=True, width=80)
         monkeypatch.setattr(common, "console", lambda *, stderr: terminal if stderr else None)
+        monkeypatch.setenv("TERM", "xterm")
         monkeypatch.setattr(sys, "stderr", SimpleNamespace(isatty=lambda: True))
         with common.progress("Counting", total=2) as update:
             clock[0] = seconds

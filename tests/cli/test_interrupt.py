@@ -6,8 +6,8 @@ import os
 import re
 import socket
 import time
-from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,7 +18,10 @@ from tests.examples.test_ci import need_fakekvm_run
 from tests.examples.test_examples import alive
 from tests.test_architecture import ROOT
 
-RUNS = [str(it) for it in sorted((ROOT / "tests/data/backtest/qemu-7.2").glob("*.json"))]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+RUNS = [str(it) for it in sorted((ROOT / "tests/data/backtest/qemu-7.2").glob("*.json"))][:60]
 MANY_BANDWIDTHS = ",".join(f"{mbit}Mbit" for mbit in range(100, 1100))
 
 #: The command, and what its progress says. All is done in a folder of its own.
@@ -26,8 +29,7 @@ LONG = [
     ("demo --backend fake -o demo.capture", "watching the guest"),
     (f"sweep guest.capture --bandwidth {MANY_BANDWIDTHS} --svg sweep.svg", "planning"),
     (" ".join(["backtest", *RUNS]), "predicting"),
-    ("check-order --rounds 2", "searching"),
-    ("dry-run --memory 256MiB --stream a.stream --run run.json", "moving pages"),
+    ("dry-run --memory 128MiB --stream a.stream --run run.json", "moving pages"),
     ("probe --measure-firmware --backend fake --seconds 60", "measuring the firmware"),
 ]
 #: How a bar of rich ends: the cursor is there again.
@@ -62,11 +64,22 @@ def test_ctrl_c_while_progress_shows(folder: Path, command: str, doing: str) -> 
     assert [path.name for path in folder.iterdir()] == ["guest.capture"]
 
 
+def test_ctrl_c_while_workers_are_started(folder: Path) -> None:
+    """It once hung then, or each worker told of it."""
+    with on_terminal(["kvmenc", "check-order"]) as terminal:
+        own = Path(f"/proc/{terminal.process.pid}")
+        wait_for("a worker", (own / "task" / own.name / "children").read_text)
+        assert interrupt(terminal) == (130, "kvmenc: interrupted")
+        assert terminal.text.count("\n") == 1
+        assert not alive(terminal.process.pid)
+
+
 def test_ctrl_c_while_a_stream_does_not_come(folder: Path) -> None:
     os.mkfifo("a.stream")
     held = os.open("a.stream", os.O_RDWR)
     with on_terminal(["kvmenc", "stream", "a.stream"]) as terminal:
-        wait_for_open(terminal.process.pid, "a.stream")
+        files = Path(f"/proc/{terminal.process.pid}/fd")
+        wait_for("the file", lambda: "a.stream" in {name_of(fd) for fd in files.iterdir()})
         assert interrupt(terminal) == (130, "kvmenc: interrupted")
     os.close(held)
 
@@ -89,12 +102,15 @@ def test_ctrl_c_under_fakekvm_run_is_the_programs(folder: Path) -> None:
         assert interrupt(terminal) == (7, "caught")
 
 
-def wait_for_open(pid: int, name: str) -> None:
+def wait_for(what: str, found: Callable[[], object]) -> None:
     deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        for fd in Path(f"/proc/{pid}/fd").iterdir():
-            with suppress(FileNotFoundError):  # it has just been closed
-                if fd.readlink().name == name:
-                    return
-        time.sleep(0.02)
-    pytest.fail(f"{name} was not opened")
+    while not found():
+        assert time.monotonic() < deadline, f"{what} did not come"
+        time.sleep(0.002)
+
+
+def name_of(descriptor: Path) -> str:
+    try:
+        return descriptor.readlink().name
+    except FileNotFoundError:  # it has just been closed
+        return ""

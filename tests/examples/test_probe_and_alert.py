@@ -57,4 +57,4 @@ def test_a_host_without_kvm_raises_the_alarm() -> None:
         ["fakekvm", "run", "--host", "no-kvm", SCRIPT], capture_output=True, text=True, check=False
     )
     assert run.returncode == 3
-    assert "this host cannot" in run.stdout
+    assert "this host has no KVM" in run.stdout
