@@ -14,7 +14,7 @@ import pytest
 from kvmenc.backtest import Backtest, backtest, load_run
 from kvmenc.report.backtest import print_backtest
 from kvmenc.report.terminal import Terminal
-from tests.transcripts import commands_of, differences
+from tests.docs.transcripts import commands_of, wrong
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(__file__).parents[1] / "data" / "backtest"
@@ -67,4 +67,4 @@ def test_the_readme_shows_what_is_printed(result: Backtest) -> None:
     print_backtest(result, Terminal(file=out, width=80))
     section = (ROOT / "README.md").read_text().split("## How good the plan is")[1]
     (command,) = commands_of(section.split("## Speed")[0])
-    assert not differences(command, out.getvalue())
+    assert not wrong(command, out.getvalue())

@@ -34,8 +34,8 @@ PRINTS = {
 }
 #: `capture` prints what `show` does, and `migrate` a table of `backtest`: both need a QEMU. Those
 #: that take seconds are looked at by the tests that they have anyway. What `completion` prints is
-#: for a shell.
-OTHERS = {"capture", "migrate", "check-order", "demo", "dry-run", "completion"}
+#: for a shell, and of `report` it is the path that was given.
+OTHERS = {"capture", "migrate", "check-order", "demo", "dry-run", "completion", "report"}
 
 #: Those that draw, or whose tables leave something out where there is no room.
 DRAWS = ("show", "sweep", "backtest", "stream")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 import pytest
 
+from kvmenc.encstate.kinds import VmKind
 from kvmenc.errors import HostError
 from kvmenc.migrate import Migration, QemuParameters
 from kvmenc.qemu.facts import Facts
@@ -35,7 +36,7 @@ class Interrupted(Monitor):
     def __init__(self, at: int, *, before: bool = False) -> None:
         self.left, self.before = at, before
         self.status = "none"
-        self.parameters = dict(OWN)
+        self.parameters: dict[str, object] = dict(OWN)
 
     def __enter__(self) -> Self:
         return self
@@ -74,7 +75,7 @@ class Interrupted(Monitor):
 
 
 def migrate(qemu: Interrupted) -> None:
-    facts = Facts((10, 0, 0), "", os.getpid(), (), "running", None, "plain", None)
+    facts = Facts((10, 0, 0), "", os.getpid(), (), "running", None, VmKind.PLAIN, None)
     with WISHED.in_force(qemu), Migration(qemu, facts, "tcp:b:1") as migration:
         assert qemu.parameters == {"max-bandwidth": 5 << 20, "downtime-limit": 100}
         migration.start()

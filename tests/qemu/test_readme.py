@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.docs.test_readme import section
+from tests.docs.transcripts import commands_of, run, wrong
 from tests.qemu.guest import Guest, Writer
 from tests.qemu.machine import Machine
-from tests.test_readme import section
-from tests.transcripts import commands_of, differences, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,5 +20,5 @@ pytestmark = pytest.mark.qemu
 def test_a_guest_is_watched_and_planned(tmp_path: Path) -> None:
     with Machine(tmp_path / "vm", Guest(2116, writer=Writer(2016, 504, 20))) as qemu:
         for command in commands_of(section("A real host"))[1:]:
-            printed = run(command, tmp_path, {"/run/guest.qmp": str(qemu.second_socket)})
-            assert not differences(command, printed)
+            done = run(command.line, tmp_path, {"/run/guest.qmp": str(qemu.second_socket)})
+            assert not wrong(command, done.stdout)
