@@ -111,7 +111,7 @@ class Foresight:
     def __init__(self, memory: ProcessMemory) -> None:
         self._memory = memory
         self._guess: list[tuple[int, int]] = []
-        self._known: dict[tuple[int, int], bytes] = {}
+        self._known: list[bytes] = []
         self._next: list[tuple[int, int]] = []
 
     def begin(self, address: int, size: int) -> bytes:
@@ -122,18 +122,18 @@ class Foresight:
         """
         command = address, size
         guess, self._next = self._next, [command]
-        if guess[:1] != [command] or len(guess) > _MOST_PIECES:
+        if not guess or guess[0] != command or len(guess) > _MOST_PIECES:
             guess = [command]
         try:
             found = read_pieces(self._memory, *guess)
         except OSError:
             guess = [command]
             found = read_pieces(self._memory, command)
-        self._known = dict(zip(guess, found, strict=True))
+        self._guess, self._known = guess, found
         return found[0]
 
     def read(self, address: int, size: int, step: int = 0) -> bytes:
-        """What the command points at.
+        """What the command points at, in the order in which such a command looks.
 
         Args:
             address: of it.
@@ -143,10 +143,12 @@ class Foresight:
         Raises:
             OSError: EFAULT.
         """
+        piece, guess, at = (address, size), self._guess, len(self._next)
         if size <= PAGE_BYTES:
             self._next.append((address + step, size))
-        found = self._known.get((address, size))
-        return read_pieces(self._memory, (address, size))[0] if found is None else found
+        if at < len(guess) and guess[at] == piece:
+            return self._known[at]
+        return read_pieces(self._memory, piece)[0]
 
 
 def check_pages(memory: ProcessMemory, first: int, end: int) -> None:

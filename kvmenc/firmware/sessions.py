@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from kvmenc import uapi
 from kvmenc.errors import HostError
-from kvmenc.firmware.packets import PAGE_BYTES, Packet
+from kvmenc.firmware.packets import PAGE_BYTES, Packet, PacketRows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from kvmenc.firmware.certificates import Certificates
     from kvmenc.firmware.guest import SevGuest
+    from kvmenc.firmware.packets import Place
 
 __all__ = ["ReceiveSession", "SendSession"]
 
@@ -90,7 +91,11 @@ class SendSession:
         """Room for a page of this session."""
         return Packet(self.hdr_len, self.trans_len)
 
-    def send(self, packet: Packet, address: int, size: int = PAGE_BYTES) -> None:
+    def rows(self, count: int) -> PacketRows:
+        """Room for so many."""
+        return PacketRows(self.hdr_len, self.trans_len, count)
+
+    def send(self, packet: Place, address: int, size: int = PAGE_BYTES) -> None:
         """Encrypt private memory for the way, into ``packet``.
 
         Args:

@@ -31,7 +31,7 @@ def _carry_out(connection: Connection, target: NearTarget, message: memoryview) 
         return
     try:
         if of_record:
-            target.take(bytes(message[1:]))
+            target.take(message[1:])
             return
         name, args = pickle.loads(message[1:])
         answer: tuple[bool, bool, object] = of_record, False, getattr(target, name)(*args)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from kvmenc.errors import KvmencError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from kvmenc.firmware import Certificates
     from kvmenc.memory.layout import Layout
@@ -66,8 +66,15 @@ class FarTarget:
         self._send(RECORD + sealed)
 
     def _call(self, name: str, *args: object) -> Any:  # noqa: ANN401 - what the method returns
-        """Ask, and wait for that answer; the refusal of a record may come before it."""
+        """Ask, and wait for that answer."""
+        self._ask(name, *args)
+        return self._answer()
+
+    def _ask(self, name: str, *args: object) -> None:
         self._send(_CALL + pickle.dumps((name, args)))
+
+    def _answer(self) -> Any:  # noqa: ANN401 - as above
+        """What was asked last; the refusal of a record may come before it."""
         refusal: TargetRefused | None = None
         while True:
             try:
@@ -124,6 +131,11 @@ class FarTarget:
         """Pages of a RAMBlock as the guest reads them; see ``Side.view``."""
         found: tuple[Pages, Rows] = self._call("view", block, pages, private)
         return found
+
+    def digest_later(self, block: int, pages: slice, private: Flags) -> Callable[[], bytes]:
+        """Of such pages, begun there now; nothing else may be asked before it was waited for."""
+        self._ask("digest", block, pages, private)
+        return self._answer
 
 
 @contextmanager

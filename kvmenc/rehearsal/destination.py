@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from kvmenc import uapi
@@ -13,7 +14,7 @@ from kvmenc.rehearsal.records import Opener, PagesRecord
 from kvmenc.rehearsal.side import revision_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from kvmenc.memory.maps import PrivateMap
     from kvmenc.memory.words import Pages, Words
@@ -66,6 +67,9 @@ class Target(Protocol):
     def view(self, block: int, pages: slice, private: Flags) -> tuple[Pages, Rows]:
         """Pages of a RAMBlock as the guest reads them; see ``Side.view``."""
 
+    def digest_later(self, block: int, pages: slice, private: Flags) -> Callable[[], bytes]:
+        """Of such pages; see ``Side.digest``. What is returned waits for it."""
+
 
 class NearTarget:
     """A destination in this process.
@@ -96,7 +100,7 @@ class NearTarget:
         self._packet = Packet(it.hdr_len, it.trans_len)
         self._opener = Opener(it.key)
 
-    def take(self, sealed: bytes) -> None:
+    def take(self, sealed: bytes | memoryview) -> None:
         """A record from the line.
 
         Raises:
@@ -160,3 +164,11 @@ class NearTarget:
     def view(self, block: int, pages: slice, private: Flags) -> tuple[Pages, Rows]:
         """Pages of a RAMBlock as the guest reads them; see ``Side.view``."""
         return self._side.view(self._side.layout.blocks[block], pages, private)
+
+    def digest(self, block: int, pages: slice, private: Flags) -> bytes:
+        """Of such pages; see ``Side.digest``."""
+        return self._side.digest(self._side.layout.blocks[block], pages, private)
+
+    def digest_later(self, block: int, pages: slice, private: Flags) -> Callable[[], bytes]:
+        """The same, when it is asked for."""
+        return partial(self.digest, block, pages, private)

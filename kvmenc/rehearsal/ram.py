@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
     Roads = NDArray[np.intp]
 
-__all__ = ["ENCRYPTED", "NORMAL", "ZERO", "Carrier", "RealRam"]
+__all__ = ["ENCRYPTED", "NORMAL", "STRETCH_PAGES", "ZERO", "Carrier", "RealRam"]
 
 NORMAL, ZERO, ENCRYPTED = range(3)
 #: Pages of a stretch; a record has no more.
-_STRETCH_PAGES = 256
+STRETCH_PAGES = 256
 
 
 class Carrier(Protocol):
@@ -197,7 +197,7 @@ def _stretch_starts(blocks: NDArray[np.intp], queue: Pages) -> Pages:
     breaks = np.flatnonzero((np.diff(blocks) != 0) | (np.diff(queue) < 0)) + 1
     ends = np.concatenate([breaks, [queue.size]])
     runs = zip([0, *breaks.tolist()], ends.tolist(), strict=True)
-    return np.concatenate([np.arange(lo, hi, _STRETCH_PAGES) for lo, hi in runs])
+    return np.concatenate([np.arange(lo, hi, STRETCH_PAGES) for lo, hi in runs])
 
 
 def _count_roads(roads: Roads, starts: Pages) -> NDArray[np.float64]:

@@ -90,7 +90,7 @@ class PagesRecord:
         counts = self.normal.size, self.zero.size, self.encrypted.size
         head = _PAGES.pack(self.block, *counts, self.headers.shape[-1])
         parts = (numbers, self.contents, self.headers, self.transports)
-        return b"".join([head, *(it.tobytes() for it in parts)])
+        return b"".join([head, *(np.ascontiguousarray(it).data for it in parts)])
 
     @classmethod
     def decode(cls, data: bytes) -> PagesRecord:
@@ -148,7 +148,7 @@ class Opener:
         self._cipher = AESGCM(key)
         self._next = 0
 
-    def open(self, record: bytes) -> bytes:
+    def open(self, record: bytes | memoryview) -> bytes:
         """What is in the next record.
 
         Raises:

@@ -8,12 +8,10 @@ import numpy as np
 
 from kvmenc.guest.scratch import PAGE
 from kvmenc.plan.roads import ByRoad
-from kvmenc.rehearsal.ram import ENCRYPTED, NORMAL, ZERO
+from kvmenc.rehearsal.ram import ENCRYPTED, NORMAL, STRETCH_PAGES, ZERO
 from kvmenc.rehearsal.records import PagesRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from kvmenc.firmware import SendSession
@@ -40,7 +38,7 @@ class Sender:
     def __init__(self, side: Side, session: SendSession, line: Line, striker: Striker) -> None:
         self._side, self._session = side, session
         self._line, self._striker = line, striker
-        self._packet = session.packet()
+        self._packets = session.rows(STRETCH_PAGES)
         self._rows = [side.rows(block) for block in side.layout.blocks]
 
     def round_begins(self, *, stopped: bool) -> None:
@@ -80,20 +78,13 @@ class Sender:
         contents = self._rows[block][pages[~zero]]
         empty = ~contents.view(np.uint64).any(axis=1)
         zero[~zero] = empty
-        return zero, contents[~empty]
+        return zero, contents[~empty] if empty.any() else contents
 
     def _encrypted(self, block: int, pages: Pages) -> tuple[Rows, Rows]:
-        """Through the firmware, one by one, as its commands are."""
+        """Through the firmware, one by one, as its commands are; good until the next call."""
         address = self._side.layout.blocks[block].host_addr
-        packet, send = self._packet, self._session.send
-        headers, transports = [], []
-        for page in pages.tolist():
-            send(packet, address + page * PAGE, PAGE - self._striker.odd_bytes())
-            headers.append(packet.header)
-            transports.append(packet.contents)
-        return _stacked(headers, self._session.hdr_len), _stacked(transports, PAGE)
-
-
-def _stacked(pieces: Sequence[bytes], size: int) -> Rows:
-    rows = np.frombuffer(bytearray(b"".join(pieces)), np.uint8)
-    return rows.reshape(len(pieces), size)
+        packets, send = self._packets, self._session.send
+        for row, page in enumerate(pages.tolist()):
+            packets.turn_to(row)
+            send(packets, address + page * PAGE, PAGE - self._striker.odd_bytes())
+        return packets.headers[: pages.size], packets.contents[: pages.size]

@@ -173,7 +173,9 @@ class Records:
 
     def _check_batches(self, batch: Batch) -> None:
         """A page of a batch is followed by another one of it, until the last, of the same block."""
-        kind = np.where(batch.kinds == Kind.ENCRYPTED, be32(batch.view, batch.bodies), 0)
+        encrypted = np.flatnonzero(batch.kinds == Kind.ENCRYPTED)
+        kind = np.zeros(batch.kinds.size, np.int64)
+        kind[encrypted] = be32(batch.view, batch.bodies[encrypted])
         more = kind == Encrypted.PAGE_BATCH
         inside = more | (kind == Encrypted.PAGE_BATCH_END)
         inside &= batch.bodies == batch.starts + 8

@@ -17,7 +17,7 @@ import pytest
 from kvmenc.errors import StreamError
 from kvmenc.stream import StreamReader
 from tests.stream.fuzz import WHOLE, ZERO, Fuzz, described, kind_of
-from tests.stream.raw import BLOCKS, PAGE, call, counted, eos, head
+from tests.stream.raw import BLOCKS, PAGE, Ram, call, counted, eos, head
 from tests.stream.reading import opened, summary
 from tests.stream.test_dialects import fixture
 
@@ -126,6 +126,18 @@ def test_every_cut_of_a_stream_is_refused() -> None:
     for size in range(0, len(data) - 1, 37):
         with pytest.raises(StreamError):
             summary(data[:size])
+
+
+@pytest.mark.parametrize("still", [True, False])
+def test_a_vendor_stream_that_ends_with_a_zero_record_is_refused(still: bool) -> None:
+    """Nothing is read past the file's end, where no buffer is longer than the file."""
+    ram = Ram("csv")
+    for page in range(4):
+        ram.page("encrypted", "pc.ram", page)
+        ram.page("zero", "pc.ram", 9 + page)
+    data = head() + call(ram.take())[:-13]
+    with opened(data, still=still) as file, pytest.raises(StreamError, match="the file ends"):
+        list(StreamReader(file, "test", capacity_bytes=len(data)))
 
 
 def test_a_huge_guest_takes_no_memory_for_pages_that_are_not_sent() -> None:
