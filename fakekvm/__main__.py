@@ -2,4 +2,5 @@
 
 from fakekvm.cli import main
 
-main(prog_name="fakekvm")
+if __name__ == "__main__":
+    main(prog_name="fakekvm")
