@@ -65,7 +65,13 @@ class Figures(Answer, frozen=True):
 
 
 class ByRoad(Struct, frozen=True, forbid_unknown_fields=True):
-    """Pages or bytes."""
+    """Pages or bytes.
+
+    Attributes:
+        normal: pages (or bytes) sent as they are.
+        zero: pages (or bytes) of marks in place of zero pages.
+        encrypted: pages (or bytes) through the firmware.
+    """
 
     normal: Count
     zero: Count

@@ -41,7 +41,7 @@ class Written(msgspec.Struct, frozen=True, kw_only=True):
         verdict: of the plan.
         cell_bytes: memory of a cell of the map; below it there is detail where there was room.
         stretches: parts of memory whose single pages are known.
-        left_out_stretches: of these without detail in the page, for size.
+        left_out_stretches: how many of these are without detail in the page, for its size.
         left_out_pages: pages in them.
     """
 
