@@ -65,7 +65,7 @@ class Qmp(Monitor):
     def _await(self, coroutine: Coroutine[Any, Any, T], what: str) -> T:
         where = f"{self.name}: {what}"
         try:
-            return self._runner.run(asyncio.wait_for(coroutine, self._patience_s))
+            return self._runner.run(_within(self._patience_s, coroutine))
         except TimeoutError as error:
             raise HostError(
                 f"{self.name}: no answer ({what}) within {self._patience_s:g} s; a QMP socket "
@@ -83,6 +83,12 @@ class Qmp(Monitor):
         if self._client.runstate is not Runstate.IDLE:
             with suppress(HostError):
                 self._await(self._client.disconnect(), "disconnect")
+
+
+async def _within(seconds: float, coroutine: Coroutine[Any, Any, T]) -> T:
+    """As ``asyncio.wait_for``, which before Python 3.12 loses a Ctrl-C that comes with the answer."""
+    async with asyncio.timeout(seconds):
+        return await coroutine
 
 
 def _cause(error: BaseException) -> str:
