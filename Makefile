@@ -16,7 +16,6 @@ test: $(STAMP)
 	$(BIN)/pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
 	  -m "not (bench or alone)"
 	$(BIN)/pytest -q -m "alone and not bench"
-	@$(MAKE) --no-print-directory docs
 
 # Plans against migrations of the newer QEMU that tools/qemu-binary.sh has fetched.
 test-qemu-10: $(STAMP)

@@ -86,7 +86,7 @@ class Qmp(Monitor):
 
 
 async def _within(seconds: float, coroutine: Coroutine[Any, Any, T]) -> T:
-    """As ``asyncio.wait_for``, which before Python 3.12 loses a Ctrl-C that comes with the answer."""
+    """As ``asyncio.wait_for``, which before Python 3.12 loses a Ctrl-C that meets the answer."""
     async with asyncio.timeout(seconds):
         return await coroutine
 

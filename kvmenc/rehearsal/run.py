@@ -70,6 +70,7 @@ class Wanted:
         fault: what goes wrong; None: nothing.
         stream: a file that takes what is sent, as a migration stream; None: nobody does.
         profile: whose rules are followed.
+        watch_ms: for so long of its time the guest is watched before, for the plan.
     """
 
     parameters: Parameters
@@ -77,6 +78,7 @@ class Wanted:
     fault: Fault | None = None
     stream: BinaryIO | None = None
     profile: Profile = QEMU_10_0
+    watch_ms: float = SYNC_AT_MS[-1]
 
     @property
     def manual_protect(self) -> bool:
@@ -127,20 +129,20 @@ def rehearse(
         HostError: the KVM at hand cannot do it.
     """
     source.guest.boot(_BOOT_MS)
-    capture = _capture(source, manual_protect=wanted.manual_protect)
+    capture = _capture(source, wanted)
     plan = make_plan(capture, wanted.parameters, wanted.profile)
     with target_of(source.side.layout) as target:
         return Rehearsed(_Rehearsal(source, target, wanted, watch).run(capture, plan), capture)
 
 
-def _capture(source: Source, *, manual_protect: bool) -> Capture:
-    """What ``kvmenc capture`` would have seen of the guest in three seconds of its time."""
+def _capture(source: Source, wanted: Wanted) -> Capture:
+    """What ``kvmenc capture`` would have seen of the guest."""
     side, guest = source.side, source.guest
     start_ms = now_ms = guest.ms
-    dirty = DirtyLogSource(side.vm, manual_protect=manual_protect)
+    dirty = DirtyLogSource(side.vm, manual_protect=wanted.manual_protect)
     recording = Recording(side.layout, dirty, side.private, lambda: now_ms / 1e3)
     recording.start()
-    for at_ms in SYNC_AT_MS:
+    for at_ms in (it for it in SYNC_AT_MS if it <= wanted.watch_ms):
         now_ms = start_ms + at_ms
         guest.run_until(now_ms)
         recording.sync()

@@ -71,7 +71,8 @@ class Rewriting:
 
 
 def built_in(target: Any = near_target, *, threads: bool = False, **wanted: Any) -> DryRun:
-    wish = Wanted(**{"parameters": FAST} | wanted)
+    usual: dict[str, Any] = {"parameters": FAST, "watch_ms": 1000}
+    wish = Wanted(**usual | wanted)
     shape = guest_layout(MEMORY)
     manual = wish.manual_protect
     with fake_source(BuiltIn(0.5, 1), shape, manual_protect=manual, threads=threads) as source:
