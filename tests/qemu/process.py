@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import subprocess
 import time
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
     from tests.qemu.setup import Setup
 
 _PATIENCE_S = 30.0
-#: Before whatever else keeps the machine busy; without the right to, nice says so and goes on.
-FIRST = ("nice", "-n", "-10")
+#: Where tests run one by one, before whatever else keeps the machine busy; without the right to,
+#: nice says so and goes on. Among others, behind them: these guests wait for time to pass by counting.
+FIRST = ("nice", "-n", "5" if "PYTEST_XDIST_WORKER" in os.environ else "-10")
 
 T = TypeVar("T")
 

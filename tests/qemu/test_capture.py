@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from kvmenc.memory.words import Words
     from kvmenc.watch.wishes import OnPoint, Watched
 
-pytestmark = [pytest.mark.qemu, pytest.mark.alone]
+pytestmark = pytest.mark.qemu
 
 UNCAPPED = Parameters(max_bandwidth_bytes_per_s=1e12)
 # What a busy host may keep a vCPU from running; a sample's interval is shorter only at first.
@@ -89,6 +89,7 @@ def test_the_pages_that_a_guest_wrote_are_found_page_for_page(
     assert watched.trouble is None
 
 
+@pytest.mark.alone
 def test_the_curve_of_a_busy_guest_is_that_which_is_known_within_one_interval(
     tmp_path: Path,
 ) -> None:
@@ -113,6 +114,7 @@ def test_zero_pages_are_counted(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("setup", SETUPS[:2])
 def test_pages_that_a_device_wrote_are_in_a_curve_of_their_own(
     tmp_path: Path, setup: Setup
@@ -136,6 +138,7 @@ def test_pages_that_a_device_wrote_are_in_a_curve_of_their_own(
     assert dirty_pages(watched)["pc.ram"] == set(GFNS)
 
 
+@pytest.mark.alone
 def test_a_long_capture_is_made_of_windows_each_from_a_start_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,6 +218,7 @@ def test_a_guest_saved_to_a_file_after_a_capture_is_the_one_that_comes_back(
     assert differing_pages(*dumps) == []
 
 
+@pytest.mark.alone
 def test_the_curve_ends_where_a_migration_begins_and_the_migration_loses_nothing(
     tmp_path: Path,
 ) -> None:
