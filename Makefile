@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-qemu-10 bench picture backtest docs schemas dist format clean
+.PHONY: demo test types most-tests test-qemu-10 bench picture backtest docs schemas dist format clean
 .PHONY: soak soak-order soak-conformance soak-storms soak-fuzz-streams
 
 demo: $(STAMP)
@@ -12,10 +12,15 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
-	  -m "not (bench or alone)"
+	@$(MAKE) --no-print-directory -j2 types most-tests
 	$(BIN)/pytest -q -m "alone and not bench"
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+# More than there are cores: some wait, for a QEMU or for time to pass.
+most-tests: $(STAMP)
+	$(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m "not (bench or alone)"
 
 # Plans against migrations of the newer QEMU that tools/qemu-binary.sh has fetched.
 test-qemu-10: $(STAMP)

@@ -88,7 +88,6 @@ class Root(click.Group):
             click.echo(f"kvmenc: {error}", err=True)
             raise click.exceptions.Exit(error.exit_code) from error
         except KeyboardInterrupt as interrupt:
-            _ignore_more_interrupts()
             click.echo("kvmenc: interrupted", err=True)
             raise click.exceptions.Exit(EXIT_INTERRUPTED) from interrupt
         except BrokenPipeError as error:
@@ -156,6 +155,10 @@ def main() -> NoReturn:
     """Run the command; what nobody foresaw is told in full."""
     try:
         root(prog_name="kvmenc")
+    except SystemExit as end:
+        if end.code == EXIT_INTERRUPTED:
+            _ignore_more_interrupts()
+        raise
     except Exception:
         sys.excepthook(*sys.exc_info())
     sys.exit(EXIT_BUG)

@@ -62,7 +62,6 @@ def test_a_deliberate_error_is_one_line_and_its_exit_code(
 def test_ctrl_c_is_130_and_one_line(
     failing: Callable[[BaseException], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "_ignore_more_interrupts", lambda: None)  # this process goes on
     failing(KeyboardInterrupt())
     result = CliRunner().invoke(cli.root, ["probe"])
     assert result.exit_code == 130

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _PATIENCE_S = 30.0
 #: Where tests run one by one, before whatever else keeps the machine busy; without the right to,
-#: nice says so and goes on. Among others, behind them: these guests wait for time to pass by counting.
+#: nice says so and goes on. Among others, behind them: these guests wait by counting.
 FIRST = ("nice", "-n", "5" if "PYTEST_XDIST_WORKER" in os.environ else "-10")
 
 T = TypeVar("T")

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.qemu
 
-KILLS = int(os.environ.get("KVMENC_KILLS", "150"))
+KILLS = int(os.environ.get("KVMENC_KILLS", "100"))
 #: QEMU keeps its dirty log on for a minute.
 SECONDS = 50
 UNCAPPED = Parameters(max_bandwidth_bytes_per_s=1e12)
