@@ -73,7 +73,13 @@ def dirty_pages(watched: Watched) -> dict[str, set[int]]:
     return {name: pages_of(watched.bitmaps["dirty", name], blocks[name]) for name in blocks}
 
 
-@pytest.mark.parametrize(("board", "setup"), list(zip(("pc", "q35", "pc"), SETUPS, strict=True)))
+@pytest.mark.parametrize(
+    ("board", "setup"),
+    [
+        pytest.param(board, *setup.values, id=f"{board}-{setup.id}")
+        for board, setup in zip(("pc", "q35", "pc"), SETUPS, strict=True)
+    ],
+)
 def test_the_pages_that_a_guest_wrote_are_found_page_for_page(
     tmp_path: Path, board: str, setup: Setup
 ) -> None:
