@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from kvmenc.report.captured import BlockRow
 
 __all__ = [
-    "ENDED_BY",
     "MEMORY",
     "WRITTEN",
     "ShowReport",
@@ -31,6 +30,7 @@ __all__ = [
     "origin_lines",
     "page_count",
     "print_show",
+    "window_row",
     "zero_bound_lines",
 ]
 
@@ -40,7 +40,7 @@ _HOW: dict[How, str] = {
     "calc-dirty-rate": "dirty pages as QEMU's calc-dirty-rate counts them",
 }
 #: Why a window has no more points.
-ENDED_BY: dict[EndedBy, str] = {
+_ENDED_BY: dict[EndedBy, str] = {
     "time": "its time was over",
     "another-reader": "another reader took dirty bits",
     "log-stopped": "dirty logging was switched off",
@@ -154,15 +154,20 @@ def _windows(windows: Sequence[Window]) -> Table:
         if it is None:
             table.add_row("...", f"({number} more)")
             continue
-        table.add_row(
-            str(number),
-            units.format_time(it.start_ms) if it.start_ms else "0 s",
-            units.format_time(it.points[-1].ms),
-            units.format_time(it.start_error_ms),
-            str(len(it.points)),
-            ENDED_BY[it.ended_by],
-        )
+        table.add_row(*window_row(number, it))
     return table
+
+
+def window_row(number: int, window: Window) -> tuple[str, ...]:
+    """Number, beginning, length, error of t = 0, looks, and what ended it."""
+    return (
+        str(number),
+        units.format_time(window.start_ms) if window.start_ms else "0 s",
+        units.format_time(window.points[-1].ms),
+        units.format_time(window.start_error_ms),
+        str(len(window.points)),
+        _ENDED_BY[window.ended_by],
+    )
 
 
 def _print_curve(capture: Capture, console: Console) -> None:

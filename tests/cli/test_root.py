@@ -59,9 +59,7 @@ def test_a_deliberate_error_is_one_line_and_its_exit_code(
     assert result.stdout == "half an answer\n"
 
 
-def test_ctrl_c_is_130_and_one_line(
-    failing: Callable[[BaseException], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ctrl_c_is_130_and_one_line(failing: Callable[[BaseException], None]) -> None:
     failing(KeyboardInterrupt())
     result = CliRunner().invoke(cli.root, ["probe"])
     assert result.exit_code == 130

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from kvmenc import units
 from kvmenc.report.advice import advice_words, interval_words
 from kvmenc.report.page.elements import bullets, disclosed, elided_rows, section, table, tag
-from kvmenc.report.show import ENDED_BY, cost_lines, origin_lines
+from kvmenc.report.show import cost_lines, origin_lines, window_row
 from kvmenc.report.terminal import guest_words, inputs_line, verdict_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from xml.etree.ElementTree import Element
 
-    from kvmenc.capture import Capture, SlotFacts, Window
+    from kvmenc.capture import Capture, SlotFacts
     from kvmenc.plan.result import Plan
 
 __all__ = ["advice_section", "facts_section", "verdict_section"]
@@ -73,19 +73,8 @@ def _listed(heading: str, lines: Iterator[str] | tuple[str, ...]) -> Iterator[El
 
 def _windows(capture: Capture) -> Element:
     headings = ("window", "began at", "lasted", "t = 0 within", "looks", "ended by")
-    rows = elided_rows(capture.windows, len(headings), lambda i, it: [_window(i, it)])
+    rows = elided_rows(capture.windows, len(headings), lambda i, it: [window_row(i, it)])
     return table("Windows, each from a t = 0 at which no page was dirty", headings, rows)
-
-
-def _window(number: int, it: Window) -> tuple[str, ...]:
-    return (
-        str(number),
-        units.format_time(it.start_ms) if it.start_ms else "0 s",
-        units.format_time(it.points[-1].ms),
-        units.format_time(it.start_error_ms),
-        str(len(it.points)),
-        ENDED_BY[it.ended_by],
-    )
 
 
 def _slots(capture: Capture) -> Element:
