@@ -47,6 +47,9 @@ class EncBitmap:
         find_slot: base gfn and pages of a memslot by its key (id | address space << 16), or
             ENOENT or EINVAL as ``OSError``. Only ``rfc-2018`` asks for it.
 
+    Attributes:
+        requests: the numbers of this revision's ioctls.
+
     Raises:
         KeyError: there is no such revision.
     """
@@ -75,16 +78,13 @@ class EncBitmap:
             self._calls = {self._revision.get: self._get, self._revision.set: self._set}
         if self._revision.reset:
             self._calls[self._revision.reset] = self._reset
-
-    def answers(self, request: int) -> bool:
-        """Whether ``request`` is a number of this revision."""
-        return request in self._calls
+        self.requests = self._calls.keys()
 
     def ioctl(self, request: int, arg: int, memory: ProcessMemory | None = None) -> int:
         """Carry out a call of this revision.
 
         Args:
-            request: a number that ``answers``.
+            request: one of ``requests``.
             arg: the address of the argument.
             memory: whose address that is; this process's by default.
 

@@ -10,19 +10,17 @@ from typing import TYPE_CHECKING
 
 from fakekvm import sevdecode as abi
 from fakekvm.errors import oserror
-from fakekvm.sevmemory import write_pieces
-from fakekvm.sevvm import Telling, check_kmalloc
+from fakekvm.sevvm import KMALLOC_MAX_BYTES, Telling
 
 if TYPE_CHECKING:
-    from fakekvm.sevfirmware import Turn
-from fakekvm.sevvm import SevVm
+    from fakekvm.sevvm import SevVm
 
 __all__ = ["command_batch"]
 
 _POOL_PAGES = 4094  # g_trans_mempool: one page's contents each
 
 
-def command_batch(sev: SevVm, command: abi.Command, turn: Turn) -> None:
+def command_batch(sev: SevVm, command: abi.Command) -> None:
     """Carry out the same command for each node of a list.
 
     Raises:
@@ -35,7 +33,7 @@ def command_batch(sev: SevVm, command: abi.Command, turn: Turn) -> None:
     carry_out = {abi.SEND_UPDATE_DATA: _send, abi.RECEIVE_UPDATE_DATA: _receive}
     if batch.command_id not in carry_out:
         raise oserror(errno.EINVAL)
-    carry_out[batch.command_id](sev, command, _packets(sev, batch.list_uaddr), turn)
+    carry_out[batch.command_id](sev, command, _packets(sev, batch.list_uaddr))
 
 
 def _packets(sev: SevVm, address: int) -> list[abi.Packet]:
@@ -53,28 +51,29 @@ def _packets(sev: SevVm, address: int) -> list[abi.Packet]:
 def _checked(sev: SevVm, address: int) -> abi.Packet:
     packet = abi.PACKET.read(sev.memory, address)
     try:
-        if not packet.has_all or not packet.fits_a_page:
+        if not packet.is_whole:
             raise oserror(errno.EINVAL)
-        check_kmalloc(packet.hdr_len, packet.trans_len)
+        if packet.hdr_len > KMALLOC_MAX_BYTES or packet.trans_len > KMALLOC_MAX_BYTES:
+            raise oserror(errno.ENOMEM)
         sev.pin(packet.guest_uaddr, 1)
     except OSError as error:
         raise oserror(errno.EFAULT) from error
     return packet
 
 
-def _send(sev: SevVm, command: abi.Command, packets: list[abi.Packet], turn: Turn) -> None:
+def _send(sev: SevVm, command: abi.Command, packets: list[abi.Packet]) -> None:
     pages = [(it, sev.memory.read(it.guest_uaddr, it.guest_len)) for it in packets]
     with Telling(command):
-        sealed = sev.firmware().send_many(sev.handle, pages, turn)
+        sealed = sev.firmware().send_many(sev.handle, pages, command)
     for packet, (hdr, trans) in zip(packets, sealed, strict=True):
-        hdr_piece = packet.hdr_uaddr, hdr.ljust(packet.hdr_len, b"\0")
-        write_pieces(sev.memory, (packet.trans_uaddr, trans), hdr_piece)
+        sev.memory.write(packet.trans_uaddr, trans)
+        sev.memory.write(packet.hdr_uaddr, hdr.ljust(packet.hdr_len, b"\0"))
 
 
-def _receive(sev: SevVm, command: abi.Command, packets: list[abi.Packet], turn: Turn) -> None:
+def _receive(sev: SevVm, command: abi.Command, packets: list[abi.Packet]) -> None:
     sealed = [(packet, _sealed(sev, packet)) for packet in packets]
     with Telling(command):
-        sev.firmware().receive_many(sev.handle, sev.memory, sealed, turn)
+        sev.firmware().receive_many(sev.handle, sev.memory, sealed, command)
 
 
 def _sealed(sev: SevVm, packet: abi.Packet) -> tuple[bytes, bytes]:

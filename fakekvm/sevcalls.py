@@ -15,50 +15,49 @@ from fakekvm.decode import U64
 from fakekvm.errors import oserror
 from fakekvm.sevbatch import command_batch
 from fakekvm.sevcerts import Files
-from fakekvm.sevfirmware import FirmwareError, Turn
-from fakekvm.sevmemory import write_pieces
-from fakekvm.sevvm import Telling, check_kmalloc
+from fakekvm.sevfirmware import FirmwareError
+from fakekvm.sevmemory import NOTHING
+from fakekvm.sevvm import KMALLOC_MAX_BYTES, Telling, refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from fakekvm.sevfirmware import Sealed
+    from fakekvm.sevmemory import Pieces
     from fakekvm.sevvm import SevVm
     from fakekvm.vm import Vm
 
-    #: What to store where, once the firmware is done.
-    _Pieces = tuple[tuple[int, bytes], ...]
-    _Carrier = Callable[[Vm, abi.Command, Turn], _Pieces | None]
+    #: Returns what to store once the firmware is done.
+    _Carrier = Callable[[Vm, abi.Command], Pieces | None]
 
 __all__ = ["memory_encrypt_op", "register_region", "unregister_region"]
 
 
 def memory_encrypt_op(vm: Vm, arg: int) -> int:
-    """Carry out a command; NULL asks whether there are any."""
+    """Carry out a command; NULL asks whether there are any.
+
+    Whatever comes of it, the command is written back.
+    """
     if not vm.services.host.sev:
         raise oserror(errno.ENOTTY)
     if not arg:
         return 0
-    clock = vm.services.firmware.clock
-    turn = Turn(clock.now())
-    with vm.sev.lock:
-        packed = vm.sev.ahead.begin(arg, abi.COMMAND.size)
-        command = abi.Command(*abi.COMMAND.unpack(packed))
-        if vm.sev.is_snp and command.id < abi.SNP_LAUNCH_START:
+    sev, clock = vm.sev, vm.services.firmware.clock
+    entered = clock.now()
+    with sev.lock:
+        command = sev.used.command(arg, entered)
+        if sev.is_snp and command.id < abi.SNP_LAUNCH_START:
             raise oserror(errno.EPERM)
-        _carry_out(vm, arg, command, turn)
-        clock.wait_until(turn.ends)
+        carry_out = _COMMANDS.get(command.id) or _carrier(vm, command.id)
+        try:
+            told = carry_out(vm, command) or NOTHING
+            sev.used.write(told, arg, command.packed())
+        except OSError:
+            vm.memory.write(arg, command.packed())
+            raise
+        if command.ends:
+            clock.wait_until(command.ends)
     return 0
-
-
-def _carry_out(vm: Vm, arg: int, command: abi.Command, turn: Turn) -> None:
-    """Whatever comes of it, the command is written back."""
-    carry_out = _carrier(vm, command.id)
-    try:
-        told = carry_out(vm, command, turn) or ()
-        write_pieces(vm.memory, *told, (arg, command.packed()))
-    except OSError:
-        vm.memory.write(arg, command.packed())
-        raise
 
 
 def register_region(vm: Vm, region: abi.Region) -> int:
@@ -78,18 +77,16 @@ def unregister_region(vm: Vm, region: abi.Region) -> int:
 
 
 def _carrier(vm: Vm, number: int) -> _Carrier:
-    if number == abi.CSV_COMMAND_BATCH and vm.services.host.csv:
-        return lambda vm, command, turn: command_batch(vm.sev, command, turn)
-    known = _COMMANDS.get(number)
-    if known is None:
+    """Of a command that not every host has."""
+    if number != abi.CSV_COMMAND_BATCH or not vm.services.host.csv:
         raise oserror(errno.EINVAL)
-    return known
+    return lambda vm, command: command_batch(vm.sev, command)
 
 
 # -- becoming an SEV guest --------------------------------------------------------------------
 
 
-def _init(vm: Vm, command: abi.Command, _turn: Turn) -> None:
+def _init(vm: Vm, command: abi.Command) -> None:
     """KVM_SEV_INIT and KVM_SEV_ES_INIT: of VMs that were made before there were types."""
     if vm.sev.vm_type != host.VM_DEFAULT or vm.vcpus:
         raise oserror(errno.EINVAL)
@@ -97,7 +94,7 @@ def _init(vm: Vm, command: abi.Command, _turn: Turn) -> None:
     vm.sev.init(vm_type, abi.Init(0, 0, 0))
 
 
-def _init2(vm: Vm, command: abi.Command, _turn: Turn) -> None:
+def _init2(vm: Vm, command: abi.Command) -> None:
     if vm.sev.active or vm.sev.vm_type not in (host.VM_SEV, host.VM_SEV_ES, host.VM_SNP):
         raise oserror(errno.EINVAL)
     wanted = abi.INIT2_DATA.read(vm.memory, command.data)
@@ -109,7 +106,7 @@ def _init2(vm: Vm, command: abi.Command, _turn: Turn) -> None:
 # -- launch -----------------------------------------------------------------------------------
 
 
-def _launch_start(vm: Vm, command: abi.Command, _turn: Turn) -> None:
+def _launch_start(vm: Vm, command: abi.Command) -> None:
     sev = vm.sev
     sev.need_active()
     params = abi.LAUNCH_START_DATA.read(vm.memory, command.data)
@@ -127,7 +124,7 @@ def _launch_start(vm: Vm, command: abi.Command, _turn: Turn) -> None:
     abi.LAUNCH_START_DATA.write(vm.memory, command.data, params._replace(handle=sev.handle))
 
 
-def _launch_update_data(vm: Vm, command: abi.Command, _turn: Turn) -> None:
+def _launch_update_data(vm: Vm, command: abi.Command) -> None:
     vm.sev.need_active()
     params = abi.BLOB.read(vm.memory, command.data)
     vm.sev.pin(params.uaddr, params.len)
@@ -135,7 +132,7 @@ def _launch_update_data(vm: Vm, command: abi.Command, _turn: Turn) -> None:
         vm.sev.firmware().launch_update(vm.sev.handle, vm.memory, params.uaddr, params.len)
 
 
-def _launch_update_vmsa(vm: Vm, command: abi.Command, _turn: Turn) -> None:
+def _launch_update_vmsa(vm: Vm, command: abi.Command) -> None:
     if not vm.sev.is_es or not vm.sev.active:
         raise oserror(errno.ENOTTY)
     for _vcpu in vm.vcpus:
@@ -143,7 +140,7 @@ def _launch_update_vmsa(vm: Vm, command: abi.Command, _turn: Turn) -> None:
             vm.sev.firmware().launch_update(vm.sev.handle, vm.memory, 0, 0)
 
 
-def _launch_measure(vm: Vm, command: abi.Command, _turn: Turn) -> None:
+def _launch_measure(vm: Vm, command: abi.Command) -> None:
     vm.sev.need_active()
     params = abi.BLOB.read(vm.memory, command.data)
     if params.len and params.uaddr and params.len > abi.BLOB_MAX_BYTES:
@@ -161,20 +158,20 @@ def _launch_measure(vm: Vm, command: abi.Command, _turn: Turn) -> None:
     abi.BLOB.write(vm.memory, command.data, params._replace(len=len(found)))
 
 
-def _launch_finish(vm: Vm, command: abi.Command, _turn: Turn) -> None:
+def _launch_finish(vm: Vm, command: abi.Command) -> None:
     vm.sev.need_active()
     with Telling(command):
         vm.sev.firmware().launch_finish(vm.sev.handle)
 
 
-def _guest_status(vm: Vm, command: abi.Command, _turn: Turn) -> None:
+def _guest_status(vm: Vm, command: abi.Command) -> None:
     vm.sev.need_active()
     with Telling(command):
         policy, state = vm.sev.firmware().guest_status(vm.sev.handle)
     vm.memory.write(command.data, abi.GUEST_STATUS_DATA.pack(vm.sev.handle, policy, state))
 
 
-def _dbg_decrypt(vm: Vm, command: abi.Command, _turn: Turn) -> None:
+def _dbg_decrypt(vm: Vm, command: abi.Command) -> None:
     """Multiples of 16 only: the kernel's help with others is not in the fake."""
     sev = vm.sev
     sev.need_active()
@@ -192,7 +189,7 @@ def _dbg_decrypt(vm: Vm, command: abi.Command, _turn: Turn) -> None:
 # -- send -------------------------------------------------------------------------------------
 
 
-def _send_start(vm: Vm, command: abi.Command, _turn: Turn) -> None:
+def _send_start(vm: Vm, command: abi.Command) -> None:
     sev = vm.sev
     sev.need_active()
     params = abi.SEND_START_DATA.read(vm.memory, command.data)
@@ -224,29 +221,35 @@ def _target(sev: SevVm, params: abi.SendStart) -> Files:
     )
 
 
-def _send_update_data(vm: Vm, command: abi.Command, turn: Turn) -> _Pieces | None:
+def _send_update_data(vm: Vm, command: abi.Command) -> Pieces | None:
     sev = vm.sev
     sev.need_active()
-    packet = abi.packet(sev.ahead.read(command.data, abi.PACKET_BYTES))
-    if not packet.trans_len or not packet.hdr_len:
-        _query_packet(vm, command, packet, turn)
+    packet = sev.used.packet(command.data)
+    hdr_at, hdr_len, address, size, trans_at, trans_len = packet
+    if not trans_len or not hdr_len:
+        _query_packet(vm, command, packet)
         return None
-    if not packet.has_all or not packet.fits_a_page:
+    if not packet.is_whole:
         raise oserror(errno.EINVAL)
-    content = sev.page(packet.guest_uaddr, packet.guest_len)
-    check_kmalloc(packet.hdr_len, packet.trans_len)
-    with Telling(command):
-        hdr, trans = sev.firmware().send_update(sev.handle, content, packet, turn)
-    return (packet.trans_uaddr, trans), (packet.hdr_uaddr, hdr.ljust(packet.hdr_len, b"\0"))
+    found = sev.used.ahead((command.data, 0, 0, 0, 0, address, size))
+    content = sev.page(address, size) if found is None else found[:size]
+    if hdr_len > KMALLOC_MAX_BYTES or trans_len > KMALLOC_MAX_BYTES:
+        raise oserror(errno.ENOMEM)
+    try:
+        hdr, trans = sev.firmware().send_update(sev.handle, content, packet, command)
+    except FirmwareError as refusal:
+        raise refused(command, refusal) from refusal
+    command.error = abi.SUCCESS
+    return trans_at, trans, hdr_at, hdr.ljust(hdr_len, b"\0")
 
 
-def _query_packet(vm: Vm, command: abi.Command, packet: abi.Packet, turn: Turn) -> None:
+def _query_packet(vm: Vm, command: abi.Command, packet: abi.Packet) -> None:
     """The header's length is told; that of the contents is for the caller to choose."""
     empty = abi.Packet(0, 0, 0, 0, 0, 0)
     needed = 0
     with Telling(command):
         try:
-            vm.sev.firmware().send_update(vm.sev.handle, b"", empty, turn)
+            vm.sev.firmware().send_update(vm.sev.handle, b"", empty, command)
         except FirmwareError as refusal:
             needed = refusal.needed
             raise
@@ -255,13 +258,13 @@ def _query_packet(vm: Vm, command: abi.Command, packet: abi.Packet, turn: Turn) 
             abi.PACKET.write(vm.memory, command.data, told)
 
 
-def _send_finish(vm: Vm, command: abi.Command, _turn: Turn) -> None:
+def _send_finish(vm: Vm, command: abi.Command) -> None:
     vm.sev.need_active()
     with Telling(command):
         vm.sev.firmware().send_finish(vm.sev.handle)
 
 
-def _send_cancel(vm: Vm, command: abi.Command, _turn: Turn) -> None:
+def _send_cancel(vm: Vm, command: abi.Command) -> None:
     vm.sev.need_active()
     with Telling(command):
         vm.sev.firmware().send_cancel(vm.sev.handle)
@@ -270,7 +273,7 @@ def _send_cancel(vm: Vm, command: abi.Command, _turn: Turn) -> None:
 # -- receive ----------------------------------------------------------------------------------
 
 
-def _receive_start(vm: Vm, command: abi.Command, _turn: Turn) -> None:
+def _receive_start(vm: Vm, command: abi.Command) -> None:
     sev = vm.sev
     sev.need_active()
     params = abi.RECEIVE_START_DATA.read(vm.memory, command.data)
@@ -283,21 +286,34 @@ def _receive_start(vm: Vm, command: abi.Command, _turn: Turn) -> None:
     abi.RECEIVE_START_DATA.write(vm.memory, command.data, params._replace(handle=sev.handle))
 
 
-def _receive_update_data(vm: Vm, command: abi.Command, turn: Turn) -> _Pieces:
+def _receive_update_data(vm: Vm, command: abi.Command) -> Pieces:
     sev = vm.sev
     sev.need_active(errno.EINVAL)
-    packet = abi.packet(sev.ahead.read(command.data, abi.PACKET_BYTES))
-    if not packet.has_all or not packet.fits_a_page:
+    packet = sev.used.packet(command.data)
+    if not packet.is_whole:
         raise oserror(errno.EINVAL)
-    hdr = sev.blob(packet.hdr_uaddr, packet.hdr_len)
-    trans = sev.blob(packet.trans_uaddr, packet.trans_len)
-    sev.page(packet.guest_uaddr, 1)
-    with Telling(command):
-        content = sev.firmware().receive_update(sev.handle, packet, (hdr, trans), turn)
-    return ((packet.guest_uaddr, content),)
+    sealed = _sealed(sev, command, packet)
+    try:
+        content = sev.firmware().receive_update(sev.handle, packet, sealed, command)
+    except FirmwareError as refusal:
+        raise refused(command, refusal) from refusal
+    command.error = abi.SUCCESS
+    return packet.guest_uaddr, content, 0, b""
 
 
-def _receive_finish(vm: Vm, command: abi.Command, _turn: Turn) -> None:
+def _sealed(sev: SevVm, command: abi.Command, packet: abi.Packet) -> Sealed:
+    """Header and contents; a byte of where they are to lie shows that it is there."""
+    hdr_at, hdr_len, address, _size, trans_at, trans_len = packet
+    if hdr_len <= abi.BLOB_MAX_BYTES and trans_len <= abi.BLOB_MAX_BYTES:
+        found = sev.used.ahead((command.data, hdr_at, hdr_len, trans_at, trans_len, address, 1))
+        if found is not None:
+            return found[:hdr_len], found[hdr_len : hdr_len + trans_len]
+    sealed = sev.blob(hdr_at, hdr_len), sev.blob(trans_at, trans_len)
+    sev.page(address, 1)
+    return sealed
+
+
+def _receive_finish(vm: Vm, command: abi.Command) -> None:
     vm.sev.need_active()
     with Telling(command):
         vm.sev.firmware().receive_finish(vm.sev.handle)

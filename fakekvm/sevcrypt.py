@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 __all__ = [
+    "BLOCK_BYTES",
     "HDR_BYTES",
     "SESSION_BYTES",
     "ClearMemory",
@@ -36,7 +37,8 @@ __all__ = [
 ]
 
 KEY_BYTES = 16
-_BLOCK_BYTES = 16
+BLOCK_BYTES = 16
+_PACKET_BLOCKS = 4096 // BLOCK_BYTES
 
 _HDR = struct.Struct("<I16s32s")  # flags, iv, mac
 HDR_BYTES = _HDR.size
@@ -61,18 +63,22 @@ class _Stream:
 
     def __init__(self, key: bytes) -> None:
         # A cipher for each page would cost ten times what encrypting the page does.
-        self._cipher = Cipher(AES(key), CTR(bytes(_BLOCK_BYTES))).encryptor()
+        self._cipher = Cipher(AES(key), CTR(bytes(BLOCK_BYTES))).encryptor()
+        self._counter = 0
 
-    def crypt(self, first_block: bytes, data: bytes) -> bytes:
+    def crypt(self, counter: int, data: bytes | memoryview) -> bytes:
         """``data``, which begins at this value of the counter."""
-        self._cipher.reset_nonce(first_block)
+        if counter != self._counter:  # who goes on where it stands need not set it
+            self._cipher.reset_nonce(counter.to_bytes(BLOCK_BYTES, "big"))
+        size = len(data)
+        self._counter = -1 if size % BLOCK_BYTES else counter + size // BLOCK_BYTES
         return self._cipher.update(data)
 
 
 class Memory(Protocol):
     """How private pages lie in memory."""
 
-    def crypt(self, address: int, data: bytes) -> bytes:
+    def crypt(self, address: int, data: bytes | memoryview) -> bytes:
         """Encrypt or decrypt ``data`` that lies at ``address``: the same operation."""
 
 
@@ -82,21 +88,20 @@ class MemoryKey:
     def __init__(self, key: bytes) -> None:
         self._stream = _Stream(key)
 
-    def crypt(self, address: int, data: bytes) -> bytes:
+    def crypt(self, address: int, data: bytes | memoryview) -> bytes:
         """The counter is the block's address, so that a run of pages is one stream."""
-        block, odd = divmod(address, _BLOCK_BYTES)
-        first = block.to_bytes(_BLOCK_BYTES, "big")
+        block, odd = divmod(address, BLOCK_BYTES)
         if not odd:
-            return self._stream.crypt(first, data)
-        return self._stream.crypt(first, bytes(odd) + data)[odd:]
+            return self._stream.crypt(block, data)
+        return self._stream.crypt(block, bytes(odd) + data)[odd:]
 
 
 class ClearMemory:
     """No key: of a CPU without any."""
 
-    def crypt(self, _address: int, data: bytes) -> bytes:
+    def crypt(self, _address: int, data: bytes | memoryview) -> bytes:
         """As it is."""
-        return data
+        return bytes(data)
 
 
 class TransportKeys:
@@ -116,7 +121,7 @@ class TransportKeys:
         """The session blob, for who has the same ``master``."""
         kek, kik = _wrapping_keys(master, nonce)
         iv = derive(nonce, "wrap iv")
-        wrapped = _Stream(kek).crypt(iv, b"".join(self._keys))
+        wrapped = _Stream(kek).crypt(int.from_bytes(iv, "big"), b"".join(self._keys))
         return _SESSION.pack(nonce, wrapped, iv, mac_of(kik, wrapped), self._policy_mac(policy))
 
     @classmethod
@@ -124,7 +129,7 @@ class TransportKeys:
         """What ``wrap`` wrapped; None if anything was changed."""
         nonce, wrapped, iv, mac, policy_mac = _SESSION.unpack(blob[:SESSION_BYTES])
         kek, kik = _wrapping_keys(master, nonce)
-        keys = _Stream(kek).crypt(iv, wrapped)
+        keys = _Stream(kek).crypt(int.from_bytes(iv, "big"), wrapped)
         found = cls(keys[:KEY_BYTES], keys[KEY_BYTES:])
         whole = hmac.compare_digest(mac_of(kik, wrapped), mac)
         same_policy = hmac.compare_digest(found._policy_mac(policy), policy_mac)
@@ -133,20 +138,24 @@ class TransportKeys:
     def _policy_mac(self, policy: int) -> bytes:
         return mac_of(self._keys[1], struct.pack("<I", policy))
 
-    def seal(self, number: int, data: bytes, trans_len: int) -> tuple[bytes, bytes]:
-        """Header and contents of packet ``number``; the contents padded with zeros."""
-        iv = struct.pack(">QQ", number, 0)
-        trans = self._stream.crypt(iv, data).ljust(trans_len, b"\0")
+    def seal(self, number: int, data: bytes | memoryview, trans_len: int) -> tuple[bytes, bytes]:
+        """Header and contents of packet ``number``; the contents padded with zeros.
+
+        Packets of whole pages that follow each other are one stream of the cipher.
+        """
+        counter = number * _PACKET_BLOCKS
+        iv = counter.to_bytes(BLOCK_BYTES, "big")
+        trans = self._stream.crypt(counter, data).ljust(trans_len, b"\0")
         return _HDR.pack(0, iv, self._packet_mac(0, iv, len(data), trans)), trans
 
-    def open(self, hdr: bytes, trans: bytes, size: int) -> bytes | None:
+    def open(self, hdr: bytes | memoryview, trans: bytes | memoryview, size: int) -> bytes | None:
         """The ``size`` bytes that were sealed; None if anything was changed."""
         flags, iv, mac = _HDR.unpack_from(hdr)
         if not hmac.compare_digest(self._packet_mac(flags, iv, size, trans), mac):
             return None
-        return self._stream.crypt(iv, trans[:size])
+        return self._stream.crypt(int.from_bytes(iv, "big"), trans[:size])
 
-    def _packet_mac(self, flags: int, iv: bytes, size: int, trans: bytes) -> bytes:
+    def _packet_mac(self, flags: int, iv: bytes, size: int, trans: bytes | memoryview) -> bytes:
         """Not over an order or an address: packets may come in any order, to any page."""
         mac = self._mac.copy()
         mac.update(_LENGTHS.pack(_SENT, flags, size, len(trans)) + iv)

@@ -48,12 +48,19 @@ POLICY_NOSEND = 1 << 3
 
 @dataclass(slots=True)
 class Command:
-    """struct kvm_sev_cmd. ``error`` is written back."""
+    """struct kvm_sev_cmd. ``error`` is written back.
+
+    Attributes:
+        entered: when it was issued. What the fake itself needs for it is within its time.
+        ends: it is not to return before that.
+    """
 
     id: int
     data: int
     error: int
     sev_fd: int
+    entered: float = 0.0
+    ends: float = 0.0
 
     def packed(self) -> bytes:
         """Its bytes."""
@@ -127,14 +134,9 @@ class Packet(NamedTuple):
     trans_len: int
 
     @property
-    def has_all(self) -> bool:
-        """No address is NULL and no length is 0."""
-        return all(self)
-
-    @property
-    def fits_a_page(self) -> bool:
-        """It does not cross a page boundary."""
-        return self.guest_len <= 4096 and self.guest_len + self.guest_uaddr % 4096 <= 4096
+    def is_whole(self) -> bool:
+        """No address is NULL, no length is 0, and the guest's memory is within a page."""
+        return all(self) and self.guest_len + self.guest_uaddr % 4096 <= 4096
 
 
 class ReceiveStart(NamedTuple):
@@ -193,15 +195,7 @@ BLOB = Layout("<QIxxxx", Blob)
 SEND_START_DATA = Layout("<IxxxxQIxxxxQIxxxxQIxxxxQIxxxx", SendStart)
 _PACKET = "<QIxxxxQIxxxxQIxxxx"
 PACKET = Layout(_PACKET, Packet)
-_PACKET_STRUCT = struct.Struct(_PACKET)
-PACKET_BYTES = _PACKET_STRUCT.size
-
-
-def packet(data: bytes) -> Packet:
-    """One that was read already."""
-    return Packet._make(_PACKET_STRUCT.unpack(data))
-
-
+PACKET_STRUCT = struct.Struct(_PACKET)
 RECEIVE_START_DATA = Layout("<IIQIxxxxQIxxxx", ReceiveStart)
 GUEST_STATUS_DATA = struct.Struct("<III")  # handle, policy, state
 DEBUG = Layout("<QQIxxxx", Debug)

@@ -18,6 +18,7 @@ from fakekvm.clock import MachineClock
 from fakekvm.fairlock import FairLock
 from fakekvm.sevcerts import Chip, Files, are_certified, public_key
 from fakekvm.sevcrypt import (
+    BLOCK_BYTES,
     HDR_BYTES,
     SESSION_BYTES,
     ClearMemory,
@@ -28,15 +29,19 @@ from fakekvm.sevcrypt import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fakekvm.clock import Clock
     from fakekvm.host import Host
     from fakekvm.processmemory import ProcessMemory
     from fakekvm.sevcrypt import Memory
 
-__all__ = ["Firmware", "FirmwareError", "State", "Turn"]
+    #: Header and contents of a packet.
+    Sealed = tuple[bytes | memoryview, bytes | memoryview]
+
+__all__ = ["Firmware", "FirmwareError", "State"]
 
 MEASURE_BYTES = 32 + 16  # a mac and a nonce
-_BLOCK_BYTES = 16
 
 
 class State(IntEnum):
@@ -57,19 +62,6 @@ class FirmwareError(Exception):
         super().__init__(f"firmware error {code:#x}")
         self.code = code
         self.needed = needed
-
-
-@dataclass(slots=True)
-class Turn:
-    """A caller's time. What the fake itself needs for the call is within it.
-
-    Attributes:
-        entered: when it called.
-        ends: the call is not to return before that.
-    """
-
-    entered: float
-    ends: float = 0.0
 
 
 @dataclass(slots=True)
@@ -227,7 +219,7 @@ class Firmware:
         return TransportKeys(*named[:2]), named[2]
 
     def send_update(
-        self, handle: int, content: bytes, packet: abi.Packet, turn: Turn
+        self, handle: int, content: bytes | memoryview, packet: abi.Packet, command: abi.Command
     ) -> tuple[bytes, bytes]:
         """A page, or a part of one, for the way: its header and contents.
 
@@ -235,31 +227,36 @@ class Firmware:
             handle: of the guest.
             content: what lies at the packet's guest address.
             packet: its lengths, and that address.
-            turn: of the caller.
+            command: whose time it takes.
         """
         with self._turn:
             sealed = self._send(handle, content, packet)
-            self._take(self._speed.send, 1, turn)
+            if self._speed.send:
+                self._take(self._speed.send, 1, command)
             return sealed
 
     def send_many(
-        self, handle: int, pages: list[tuple[abi.Packet, bytes]], turn: Turn
+        self, handle: int, pages: list[tuple[abi.Packet, bytes]], command: abi.Command
     ) -> list[tuple[bytes, bytes]]:
         """Many in one command, as Hygon's firmware takes them from its ring."""
         with self._turn:
             sealed = [self._send(handle, content, packet) for packet, content in pages]
-            self._take(self._speed.batch, len(pages), turn)
+            self._take(self._speed.batch, len(pages), command)
             return sealed
 
-    def _send(self, handle: int, content: bytes, packet: abi.Packet) -> tuple[bytes, bytes]:
+    def _send(
+        self, handle: int, content: bytes | memoryview, packet: abi.Packet
+    ) -> tuple[bytes, bytes]:
         guest = self._guest(handle, State.SEND_UPDATE)
-        if packet.hdr_len < HDR_BYTES or packet.trans_len < packet.guest_len:
+        _, hdr_len, address, size, _, trans_len = packet
+        if hdr_len < HDR_BYTES or trans_len < size:
             raise FirmwareError(abi.INVALID_LEN, HDR_BYTES)
-        _check_blocks(packet.guest_uaddr, packet.guest_len)
+        if (address | size) % BLOCK_BYTES:
+            raise _odd(address)
         assert guest.transport is not None, "SEND_UPDATE has keys"
         guest.packets += 1
-        plain = guest.key.crypt(packet.guest_uaddr, content)
-        return guest.transport.seal(guest.packets, plain, packet.trans_len)
+        plain = guest.key.crypt(address, content)
+        return guest.transport.seal(guest.packets, plain, trans_len)
 
     def send_finish(self, handle: int) -> None:
         """The guest is gone: it runs here no more."""
@@ -288,7 +285,7 @@ class Firmware:
             return made
 
     def receive_update(
-        self, handle: int, packet: abi.Packet, sealed: tuple[bytes, bytes], turn: Turn
+        self, handle: int, packet: abi.Packet, sealed: Sealed, command: abi.Command
     ) -> bytes:
         """What is to lie at the packet's guest address: the page, under this guest's key.
 
@@ -296,37 +293,40 @@ class Firmware:
             handle: of the guest.
             packet: its lengths, and that address.
             sealed: header and contents, as they arrived.
-            turn: of the caller.
+            command: whose time it takes.
         """
         with self._turn:
             content = self._receive(handle, packet, sealed)
-            self._take(self._speed.receive, 1, turn)
+            if self._speed.receive:
+                self._take(self._speed.receive, 1, command)
             return content
 
     def receive_many(
         self,
         handle: int,
         memory: ProcessMemory,
-        packets: list[tuple[abi.Packet, tuple[bytes, bytes]]],
-        turn: Turn,
+        packets: Sequence[tuple[abi.Packet, Sealed]],
+        command: abi.Command,
     ) -> None:
         """Many in one command; those before one that is refused stay."""
         with self._turn:
             for packet, sealed in packets:
                 memory.write(packet.guest_uaddr, self._receive(handle, packet, sealed))
-            self._take(self._speed.batch, len(packets), turn)
+            self._take(self._speed.batch, len(packets), command)
 
-    def _receive(self, handle: int, packet: abi.Packet, sealed: tuple[bytes, bytes]) -> bytes:
+    def _receive(self, handle: int, packet: abi.Packet, sealed: Sealed) -> bytes:
         guest = self._guest(handle, State.RECEIVE_UPDATE)
         hdr, trans = sealed
-        if len(hdr) < HDR_BYTES or len(trans) < packet.guest_len:
+        address, size = packet.guest_uaddr, packet.guest_len
+        if len(hdr) < HDR_BYTES or len(trans) < size:
             raise FirmwareError(abi.INVALID_LEN, HDR_BYTES)
-        _check_blocks(packet.guest_uaddr, packet.guest_len)
+        if (address | size) % BLOCK_BYTES:
+            raise _odd(address)
         assert guest.transport is not None, "RECEIVE_UPDATE has keys"
-        plain = guest.transport.open(hdr, trans, packet.guest_len)
+        plain = guest.transport.open(hdr, trans, size)
         if plain is None:
             raise FirmwareError(abi.BAD_MEASUREMENT)
-        return guest.key.crypt(packet.guest_uaddr, plain)
+        return guest.key.crypt(address, plain)
 
     def receive_finish(self, handle: int) -> None:
         """The guest may run here."""
@@ -340,15 +340,18 @@ class Firmware:
             ends = self._free_at = max(self.clock.now(), self._free_at) + seconds
         self.clock.wait_until(ends)
 
-    def _take(self, pages_per_s: float, pages: int, turn: Turn) -> None:
-        """``turn.ends`` becomes when these pages are done, after all who came before."""
+    def _take(self, pages_per_s: float, pages: int, command: abi.Command) -> None:
+        """``command.ends`` becomes when these pages are done, after all who came before."""
         if pages_per_s:
-            turn.ends = max(turn.entered, self._free_at) + pages / pages_per_s
-            self._free_at = turn.ends
+            command.ends = max(command.entered, self._free_at) + pages / pages_per_s
+            self._free_at = command.ends
 
 
 def _check_blocks(address: int, size: int) -> None:
-    if address % _BLOCK_BYTES:
-        raise FirmwareError(abi.INVALID_ADDRESS)
-    if size % _BLOCK_BYTES:
-        raise FirmwareError(abi.INVALID_LEN)
+    if (address | size) % BLOCK_BYTES:
+        raise _odd(address)
+
+
+def _odd(address: int) -> FirmwareError:
+    """Address or size are no multiple of a block's."""
+    return FirmwareError(abi.INVALID_ADDRESS if address % BLOCK_BYTES else abi.INVALID_LEN)

@@ -1,4 +1,4 @@
-"""Several pieces of a caller's memory in one system call, which is most of what a command costs.
+"""A caller's memory as commands use it: few system calls, which are most of what a command costs.
 
 As ``ProcessMemory`` otherwise: a bad address is EFAULT.
 """
@@ -8,101 +8,42 @@ from __future__ import annotations
 import ctypes
 import errno
 import struct
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fakekvm import sevdecode as abi
 from fakekvm.decode import PAGE_BYTES
 from fakekvm.errors import oserror
 from fakekvm.processmemory import IOV_MAX, readv, writev
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from fakekvm.processmemory import ProcessMemory
 
-__all__ = ["Foresight", "check_pages", "read_pieces", "write_pieces"]
+__all__ = ["NOTHING", "CommandMemory", "Pieces", "check_pages"]
 
-_MOST_PIECES = 5
-_IOVECS = [struct.Struct(f"{2 * (1 + count)}Q") for count in range(_MOST_PIECES + 1)]
+#: What to store, and where: an address and bytes, twice.
+Pieces = tuple[int, bytes, int, bytes]
+NOTHING: Pieces = 0, b"", 0, b""
+
+
+_COMMAND, _PACKET = abi.COMMAND, abi.PACKET_STRUCT
+_AHEAD_AT = _COMMAND.size + _PACKET.size
+_READS, _WRITES = struct.Struct("12Q"), struct.Struct("8Q")  # iovecs: the room's, and each piece's
 _IOVEC_BYTES = 16
-_LEAST_ROOM_BYTES = 1 << 16
+
+#: Where a command's struct is; address and size of header, contents and guest memory to be read.
+_Wanted = tuple[int, int, int, int, int, int, int]
 
 
-class _Room(threading.local):
-    """Each thread's own: what goes in or out, and the iovecs of one call."""
+class CommandMemory:
+    """What commands read and write, one at a time.
 
-    def __init__(self) -> None:
-        self.vectors = bytearray(_IOVECS[-1].size)
-        self.vectors_at = ctypes.addressof(ctypes.c_char.from_buffer(self.vectors))
-        self.grow(_LEAST_ROOM_BYTES)
-
-    def grow(self, size: int) -> None:
-        """Have room for so many bytes."""
-        self.bytes = bytearray(size)
-        self.view = memoryview(self.bytes)
-        self.at = ctypes.addressof(ctypes.c_char.from_buffer(self.bytes))
-
-
-_room = _Room()
-
-
-def read_pieces(memory: ProcessMemory, *pieces: tuple[int, int]) -> list[bytes]:
-    """What lies at each of at most five (address, size).
-
-    Raises:
-        OSError: EFAULT.
-    """
-    total = 0
-    fields: list[int] = []
-    for piece in pieces:
-        fields += piece
-        total += piece[1]
-    room = _room
-    _transfer(readv, memory.pid, room, total, fields)
-    view, found, at = room.view, [], 0
-    for _, size in pieces:
-        found.append(bytes(view[at : at + size]))
-        at += size
-    return found
-
-
-def write_pieces(memory: ProcessMemory, *pieces: tuple[int, bytes]) -> None:
-    """Store at most five pieces, each at its address. Those before a bad one stay stored.
-
-    Raises:
-        OSError: EFAULT.
-    """
-    data, fields = b"".join([piece for _, piece in pieces]), []
-    for address, piece in pieces:
-        fields += [address, len(piece)]
-    room, total = _room, len(data)
-    if total <= len(room.bytes):
-        room.view[:total] = data
-    else:
-        room.grow(total)
-        room.view[:] = data
-    _transfer(writev, memory.pid, room, total, fields)
-
-
-def _transfer(
-    call: ctypes._NamedFuncPointer, pid: int, room: _Room, total: int, fields: Sequence[int]
-) -> None:
-    if total > len(room.bytes):
-        room.grow(total)
-    count = len(fields) // 2
-    _IOVECS[count].pack_into(room.vectors, 0, room.at, total, *fields)
-    if call(pid, room.vectors_at, 1, room.vectors_at + _IOVEC_BYTES, count, 0) != total:
-        raise oserror(errno.EFAULT)
-
-
-class Foresight:
-    """What a command will read, read with the command itself: that is what the one before read.
-
-    Who sends a guest issues the same command over and over, with the same buffers, for a page and
-    the page after it. A wrong guess costs one call more. All of it is read within the command.
+    All that a command for a page will read is read with the command itself: who sends a guest
+    issues the same one over and over, with the same buffers or the next ones, for a page and the
+    page after it. So each place is guessed to be as far from the last one as that was from the one
+    before. A wrong guess costs a call or two more.
 
     Args:
         memory: the caller's.
@@ -110,45 +51,95 @@ class Foresight:
 
     def __init__(self, memory: ProcessMemory) -> None:
         self._memory = memory
-        self._guess: list[tuple[int, int]] = []
-        self._known: list[bytes] = []
-        self._next: list[tuple[int, int]] = []
+        self._vectors = bytearray(_READS.size)
+        self._at = ctypes.addressof(ctypes.c_char.from_buffer(self._vectors))
+        self._have_room(3 * PAGE_BYTES)
+        self._last: _Wanted = (0, 0, 0, 0, 0, 0, 0)
+        self._guess: _Wanted | None = None
+        self._is_read = False
 
-    def begin(self, address: int, size: int) -> bytes:
-        """The command.
+    def _have_room(self, size: int) -> None:
+        room = bytearray(size)
+        self._room = memoryview(room)
+        self._room_at = ctypes.addressof(ctypes.c_char.from_buffer(room))
+
+    def command(self, address: int, entered: float) -> abi.Command:
+        """A command, issued at this time.
 
         Raises:
             OSError: EFAULT.
         """
-        command = address, size
-        guess, self._next = self._next, [command]
-        if not guess or guess[0] != command or len(guess) > _MOST_PIECES:
-            guess = [command]
+        guess = self._guess
+        if guess is not None and self._read_ahead(address, guess):
+            self._is_read = True
+            number, data, error, fd = _COMMAND.unpack_from(self._room)
+        else:
+            self._is_read, self._guess = False, None
+            number, data, error, fd = self._memory.unpack(address, _COMMAND)
+        return abi.Command(number, data, error, fd, entered)
+
+    def _read_ahead(self, address: int, guess: _Wanted) -> bool:
+        """Whether all of it could be read."""
+        struct_at, hdr_at, hdr_len, trans_at, trans_len, page_at, page_len = guess
+        total, at = _AHEAD_AT + hdr_len + trans_len + page_len, self._at
+        if total > len(self._room):
+            self._have_room(total)
+        places = hdr_at, hdr_len, trans_at, trans_len, page_at, page_len
+        room = self._room_at, total
         try:
-            found = read_pieces(self._memory, *guess)
-        except OSError:
-            guess = [command]
-            found = read_pieces(self._memory, command)
-        self._guess, self._known = guess, found
-        return found[0]
+            _READS.pack_into(self._vectors, 0, *room, address, 24, struct_at, 48, *places)
+        except struct.error:
+            return False
+        done: int = readv(self._memory.pid, at, 1, at + _IOVEC_BYTES, 5, 0)
+        return done == total
 
-    def read(self, address: int, size: int, step: int = 0) -> bytes:
-        """What the command points at, in the order in which such a command looks.
-
-        Args:
-            address: of it.
-            size: bytes.
-            step: so much further on the next command will look.
+    def packet(self, address: int) -> abi.Packet:
+        """The struct of a command that was just read, and points here.
 
         Raises:
             OSError: EFAULT.
         """
-        piece, guess, at = (address, size), self._guess, len(self._next)
-        if size <= PAGE_BYTES:
-            self._next.append((address + step, size))
-        if at < len(guess) and guess[at] == piece:
-            return self._known[at]
-        return read_pieces(self._memory, piece)[0]
+        if self._is_read and self._guess is not None and self._guess[0] == address:
+            return abi.Packet(*_PACKET.unpack_from(self._room, _COMMAND.size))
+        return abi.Packet(*self._memory.unpack(address, _PACKET))
+
+    def ahead(self, wanted: _Wanted) -> memoryview | None:
+        """What was read of it with the command: header, contents and guest memory in one.
+
+        Returns:
+            Good until the next command; None: it was guessed wrong.
+        """
+        found = self._room[_AHEAD_AT:] if self._is_read and wanted == self._guess else None
+        at, hdr_at, hdr_len, trans_at, trans_len, page_at, page_len = wanted
+        last_at, last_hdr, _, last_trans, _, last_page, _ = self._last
+        self._last = wanted
+        self._guess = (
+            2 * at - last_at,
+            2 * hdr_at - last_hdr,
+            hdr_len,
+            2 * trans_at - last_trans,
+            trans_len,
+            2 * page_at - last_page,
+            page_len,
+        )
+        return found
+
+    def write(self, pieces: Pieces, address: int, command: bytes) -> None:
+        """Store two pieces, each at its place, and the command. Those before a bad one stay.
+
+        Raises:
+            OSError: EFAULT.
+        """
+        one_at, one, other_at, other = pieces
+        data = b"".join((one, other, command))
+        total, at = len(data), self._at
+        if total > len(self._room):
+            self._have_room(total)
+        self._room[:total] = data
+        places = one_at, len(one), other_at, len(other), address, len(command)
+        _WRITES.pack_into(self._vectors, 0, self._room_at, total, *places)
+        if writev(self._memory.pid, at, 1, at + _IOVEC_BYTES, 3, 0) != total:
+            raise oserror(errno.EFAULT)
 
 
 def check_pages(memory: ProcessMemory, first: int, end: int) -> None:

@@ -7,25 +7,26 @@ __sev_guest_init; drivers/crypto/ccp/sev-dev.c, psp_copy_user_blob.
 from __future__ import annotations
 
 import errno
+import threading
 from typing import TYPE_CHECKING
 
 from fakekvm import host
 from fakekvm import sevdecode as abi
 from fakekvm.decode import PAGE_BYTES, U64
 from fakekvm.errors import oserror
-from fakekvm.fairlock import FairLock
 from fakekvm.sevdevice import SevDevice
 from fakekvm.sevfirmware import Firmware, FirmwareError
-from fakekvm.sevmemory import Foresight, check_pages
+from fakekvm.sevmemory import CommandMemory, check_pages
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from fakekvm.calls import Process, Services
 
-__all__ = ["SevVm", "Telling", "check_kmalloc"]
+__all__ = ["KMALLOC_MAX_BYTES", "SevVm", "Telling", "refused"]
 
-_KMALLOC_MAX_BYTES = 1 << 22
+#: Of a buffer whose size the caller chooses; more is ENOMEM.
+KMALLOC_MAX_BYTES = 1 << 22
 _MAX_GHCB_VERSION = 2
 
 
@@ -38,10 +39,11 @@ class SevVm:
         vm_type: as given to KVM_CREATE_VM.
 
     Attributes:
-        ahead: reads what commands point at.
+        used: the memory that commands point at.
         lock: kvm->lock: one command of a VM at a time. Not what the dirty log is read under.
         active: it is an SEV guest: an INIT command was carried out.
         is_es: with encrypted registers.
+        is_snp: it takes SNP's commands only.
         handle: the firmware's; 0 before LAUNCH_START or RECEIVE_START.
         fd: the /dev/sev given with that; 0 at first, which is none.
     """
@@ -50,11 +52,11 @@ class SevVm:
         self._services = services
         self._owner = owner
         self.memory = owner.memory
-        self.ahead = Foresight(owner.memory)
+        self.used = CommandMemory(owner.memory)
         self.vm_type = vm_type
-        self.lock = FairLock()
+        self.lock = threading.Lock()
         self.active = False
-        self.is_es = False
+        self.is_es = self.is_snp = False
         self.handle = 0
         self.fd = 0
         self._regions: list[abi.Region] = []
@@ -70,16 +72,12 @@ class SevVm:
         if wanted.flags or wanted.vmsa_features or wanted.ghcb_version > ghcb_max or self.active:
             raise oserror(errno.EINVAL)
         self.active, self.is_es = True, is_es
+        self.is_snp = vm_type == host.VM_SNP
 
     def need_active(self, number: int = errno.ENOTTY) -> None:
         """Refuse a VM that is no SEV guest."""
         if not self.active:
             raise oserror(number)
-
-    @property
-    def is_snp(self) -> bool:
-        """It takes SNP's commands only."""
-        return self.active and self.vm_type == host.VM_SNP
 
     def firmware(self, fd: int | None = None) -> Firmware:
         """The firmware, reached through a descriptor of /dev/sev: the VM's own by default.
@@ -131,7 +129,7 @@ class SevVm:
             OSError: ENOMEM.
         """
         try:
-            return self.ahead.read(address, size, PAGE_BYTES)
+            return self.memory.read(address, size)
         except OSError as error:
             raise oserror(errno.ENOMEM) from error
 
@@ -143,7 +141,7 @@ class SevVm:
         """
         if not address or not 0 < size <= abi.BLOB_MAX_BYTES:
             raise oserror(errno.EINVAL)
-        return self.ahead.read(address, size)
+        return self.memory.read(address, size)
 
     def register(self, region: abi.Region) -> None:
         """KVM_MEMORY_ENCRYPT_REG_REGION."""
@@ -166,14 +164,10 @@ class SevVm:
             self._regions.remove(region)
 
 
-def check_kmalloc(*sizes: int) -> None:
-    """Buffers of a size that the caller chose.
-
-    Raises:
-        OSError: ENOMEM.
-    """
-    if max(sizes) > _KMALLOC_MAX_BYTES:
-        raise oserror(errno.ENOMEM)
+def refused(command: abi.Command, refusal: FirmwareError) -> OSError:
+    """What the firmware answers goes into ``command.error``, and the caller gets EIO."""
+    command.error = refusal.code
+    return oserror(errno.EIO)
 
 
 class Telling:
@@ -198,7 +192,6 @@ class Telling:
         _trace: TracebackType | None,
     ) -> None:
         if isinstance(error, FirmwareError):
-            self._command.error = error.code
-            raise oserror(errno.EIO) from error
+            raise refused(self._command, error) from error
         if error is None:
             self._command.error = abi.SUCCESS

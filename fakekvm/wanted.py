@@ -31,7 +31,7 @@ def wanted_bytes(file: File, request: int, arg: int, memory: ProcessMemory) -> i
 
 
 def _wanted(vm: Vm, request: int, arg: int, memory: ProcessMemory) -> int:
-    if vm.enc is not None and vm.enc.answers(request):
+    if vm.enc is not None and request in vm.enc.requests:
         return _of_encryption_state(vm, request, arg, memory)
     if request == decode.KVM_SET_USER_MEMORY_REGION:
         return _of_slots(vm, decode.MEMORY_REGION.read(memory, arg))

@@ -83,7 +83,7 @@ class OverlayBackend:
     def ioctl(self, fd: int, request: int, arg: int) -> int:
         """The encryption bitmap's ioctls are answered here, the others below."""
         bitmap = self._bitmaps.get(fd)
-        if bitmap is not None and bitmap.answers(request):
+        if bitmap is not None and request in bitmap.requests:
             if os.getpid() != self._memory.pid:
                 raise OSError(errno.EIO, os.strerror(errno.EIO))  # as KVM for a VM's own ioctls
             return bitmap.ioctl(request, arg, self._memory)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from kvmenc.firmware.certificates import Certificates, load_certificates
 from kvmenc.firmware.guest import GuestState, SevGuest
-from kvmenc.firmware.packets import Packet
+from kvmenc.firmware.packets import Packet, PacketRows
 from kvmenc.firmware.platform import SevPlatform
 from kvmenc.firmware.refusal import FirmwareRefused
 from kvmenc.firmware.sessions import ReceiveSession, SendSession
@@ -19,6 +19,7 @@ __all__ = [
     "FirmwareRefused",
     "GuestState",
     "Packet",
+    "PacketRows",
     "ReceiveSession",
     "SendSession",
     "SevGuest",

@@ -8,11 +8,16 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from kvmenc import uapi
+from kvmenc.call import call
 from kvmenc.errors import HostError, IoctlError
 from kvmenc.firmware.refusal import FirmwareRefused
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import TracebackType
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from kvmenc.firmware.platform import SevPlatform
     from kvmenc.kvm import KvmSystem, Vm
@@ -96,13 +101,29 @@ class SevGuest:
             IoctlError: the kernel's.
             NotSupported: ENOTTY.
         """
-        command = self._command
+        # data: alive in this call
+        self._issue(number, (0 if data is None else ctypes.addressof(data),))
+
+    def issue_each(self, number: int, args: NDArray[np.void]) -> None:
+        """The same command for each struct of an array, in their order.
+
+        Raises:
+            FirmwareRefused: the firmware's answer to one; those after it are not issued.
+            IoctlError: the kernel's.
+            NotSupported: ENOTTY.
+        """
+        first, step_bytes = args.ctypes.data, args.itemsize
+        self._issue(number, range(first, first + args.size * step_bytes, step_bytes))
+
+    def _issue(self, number: int, addresses: Iterable[int]) -> None:
+        command, detail = self._command, uapi.sev_cmd_name(number)
         command.id, command.error, command.sev_fd = number, 0, self._platform.fd
-        command.data = 0 if data is None else ctypes.addressof(data)  # data: alive in this call
         # The number says that the argument is an unsigned long; it is the address of one of these.
         request, argument = uapi.KVM_MEMORY_ENCRYPT_OP, ctypes.addressof(command)
+        backend, fd = self.vm.backend, self.vm.fd
         try:
-            self.vm.ioctl(request, argument, uapi.sev_cmd_name(number))
+            for command.data in addresses:
+                call(backend, fd, request, argument, detail)
         except IoctlError as error:
             if error.errno == errno.EIO and command.error:
                 raise FirmwareRefused(number, command.error) from error

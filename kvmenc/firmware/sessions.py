@@ -6,6 +6,8 @@ import ctypes
 from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
+import numpy as np
+
 from kvmenc import uapi
 from kvmenc.errors import HostError
 from kvmenc.firmware.packets import PAGE_BYTES, Packet, PacketRows
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
 
     from kvmenc.firmware.certificates import Certificates
     from kvmenc.firmware.guest import SevGuest
-    from kvmenc.firmware.packets import Place
 
 __all__ = ["ReceiveSession", "SendSession"]
 
@@ -93,9 +94,10 @@ class SendSession:
 
     def rows(self, count: int) -> PacketRows:
         """Room for so many."""
-        return PacketRows(self.hdr_len, self.trans_len, count)
+        shapes = (count, self.hdr_len), (count, self.trans_len)
+        return PacketRows(*(np.zeros(shape, np.uint8) for shape in shapes))
 
-    def send(self, packet: Place, address: int, size: int = PAGE_BYTES) -> None:
+    def send(self, packet: Packet, address: int, size: int = PAGE_BYTES) -> None:
         """Encrypt private memory for the way, into ``packet``.
 
         Args:
@@ -104,6 +106,14 @@ class SendSession:
             size: bytes.
         """
         self._guest.issue(uapi.KVM_SEV_SEND_UPDATE_DATA, packet.at(address, size))
+
+    def send_rows(self, rows: PacketRows, count: int) -> None:
+        """Encrypt the memory of the first ``count`` rows, by a command each.
+
+        Raises:
+            FirmwareRefused: of one; those before it may be used.
+        """
+        self._guest.issue_each(uapi.KVM_SEV_SEND_UPDATE_DATA, rows.args[:count])
 
     def send_many(self, packets: Sequence[Packet], addresses: Sequence[int]) -> None:
         """Hygon's: a page for each packet, in one command. Never to be tried on another CPU.
@@ -163,6 +173,15 @@ class ReceiveSession:
             FirmwareRefused: BAD_MEASUREMENT: it was changed on its way; nothing is written.
         """
         self._guest.issue(uapi.KVM_SEV_RECEIVE_UPDATE_DATA, packet.at(address, size))
+
+    def receive_rows(self, rows: PacketRows) -> None:
+        """Put each row where it is to lie, by a command each.
+
+        Raises:
+            FirmwareRefused: BAD_MEASUREMENT: one was changed on its way; it and those after it are
+                not written.
+        """
+        self._guest.issue_each(uapi.KVM_SEV_RECEIVE_UPDATE_DATA, rows.args)
 
     def receive_many(self, packets: Sequence[Packet], addresses: Sequence[int]) -> None:
         """Hygon's, as ``SendSession.send_many``."""

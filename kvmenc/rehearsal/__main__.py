@@ -12,6 +12,7 @@ from kvmenc.errors import KvmencError
 from kvmenc.memory.layout import Layout
 from kvmenc.rehearsal.apart import RECORD
 from kvmenc.rehearsal.ends import near_target
+from kvmenc.rehearsal.heap import keep_freed_memory
 
 if TYPE_CHECKING:
     from kvmenc.rehearsal.destination import NearTarget
@@ -41,6 +42,7 @@ def _carry_out(connection: Connection, target: NearTarget, message: memoryview) 
 
 
 def _main() -> None:
+    keep_freed_memory()
     with Connection(int(sys.argv[1])) as connection:
         try:
             _serve(connection)

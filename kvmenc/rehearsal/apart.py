@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 from kvmenc.errors import KvmencError
+from kvmenc.rehearsal.heap import keep_freed_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -140,7 +141,11 @@ class FarTarget:
 
 @contextmanager
 def far_target(shape: Layout) -> Iterator[FarTarget]:
-    """A destination in a process of its own, which ends with this block."""
+    """A destination in a process of its own, which ends with this block.
+
+    Both processes keep freed memory from now on; see ``heap``.
+    """
+    keep_freed_memory()
     ours, theirs = socket.socketpair()
     with ExitStack() as cleanup:
         with theirs:

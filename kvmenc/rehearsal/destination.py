@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from kvmenc import uapi
 from kvmenc.errors import CheckFailed, KvmencError
-from kvmenc.firmware import Certificates, GuestState, Packet, ReceiveSession
+from kvmenc.firmware import Certificates, GuestState, PacketRows, ReceiveSession
 from kvmenc.guest.scratch import PAGE
 from kvmenc.memory.words import copy_bits, ones
 from kvmenc.rehearsal.records import Opener, PagesRecord
@@ -30,16 +30,12 @@ class Opening(NamedTuple):
         policy: the guest's.
         pdh: certificate of the source's platform.
         session: what the source's firmware made of SEND_START.
-        hdr_len: bytes of a packet's header.
-        trans_len: bytes of its contents.
         key: of the line; both ends have it from elsewhere.
     """
 
     policy: int
     pdh: bytes
     session: bytes
-    hdr_len: int
-    trans_len: int
     key: bytes
 
 
@@ -97,7 +93,6 @@ class NearTarget:
         """
         it = opening
         self._session = ReceiveSession(self._side.sev, it.policy, it.pdh, it.session)
-        self._packet = Packet(it.hdr_len, it.trans_len)
         self._opener = Opener(it.key)
 
     def take(self, sealed: bytes | memoryview) -> None:
@@ -118,11 +113,9 @@ class NearTarget:
         rows[record.normal] = record.contents
         # A page that was never written is zero, and is to stay untouched.
         rows[record.zero[~self._side.are_zero(block, record.zero)]] = 0
-        packet, receive = self._packet, self._session.receive
-        packets = zip(record.encrypted.tolist(), record.headers, record.transports, strict=True)
-        for page, header, contents in packets:
-            packet.fill(header.tobytes(), contents.tobytes())
-            receive(packet, block.host_addr + page * PAGE)
+        packets = PacketRows(record.headers, record.transports)
+        packets.lie_at(block.host_addr + record.encrypted * PAGE)
+        self._session.receive_rows(packets)
 
     def finish(self, private: Mapping[str, Words]) -> None:
         """All has come, and these pages are private: the guest may run here.

@@ -139,7 +139,7 @@ class SyncingBackend(FakeBackend):
         """As the fake's, a little later."""
         if request in self._syncs:
             self.meanwhile()
-        return super().ioctl(fd, request, arg)
+        return self.kernel.ioctl(fd, request, arg)
 
 
 def _nothing() -> None:

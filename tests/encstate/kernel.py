@@ -48,7 +48,7 @@ def fake_kernel(revision: str, slots: list[MemSlot]) -> tuple[EncKernel, EncBitm
     bitmap = EncBitmap(revision, find_slot=by_key.__getitem__)
 
     def answer(request: int, arg: int) -> int:
-        if not bitmap.answers(request):
+        if request not in bitmap.requests:
             raise OSError(errno.ENOTTY, "not this one")
         return bitmap.ioctl(request, arg)
 

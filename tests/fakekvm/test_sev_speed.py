@@ -12,7 +12,6 @@ from fakekvm import host_named
 from fakekvm import sevdecode as abi
 from fakekvm.clock import HeldClock, MachineClock
 from fakekvm.host import FirmwareSpeed
-from fakekvm.sevfirmware import Turn
 from tests.fakekvm import raw, sevraw
 from tests.fakekvm.raw import PAGE, Guest
 from tests.fakekvm.sevraw import INVALID_LEN, OK, Machine, SevGuest
@@ -76,9 +75,9 @@ def test_a_caller_in_the_queue_waits_for_who_came_first() -> None:
         for number, source in enumerate(sources, 1):
             packet = abi.Packet(1, 52, source.address(), PAGE, 1, PAGE)
             handle = number * 3 - 2  # source, target, session: each takes a number
-            turn = Turn(fake.clock.now())
-            fake.kernel.firmware.send_update(handle, bytes(PAGE), packet, turn)
-            assert turn.ends == pytest.approx(turn.entered + number / RATE)
+            command = abi.Command(abi.SEND_UPDATE_DATA, 0, 0, 0, fake.clock.now())
+            fake.kernel.firmware.send_update(handle, bytes(PAGE), packet, command)
+            assert command.ends == pytest.approx(command.entered + number / RATE)
 
 
 def test_what_is_refused_takes_no_time() -> None:
