@@ -65,6 +65,10 @@ class Buffer:
         self.address = ctypes.addressof(self._data)
         self.size = len(content)
 
+    def put(self, at: int, content: bytes) -> None:
+        """Store bytes from its byte ``at`` on."""
+        ctypes.memmove(self.address + at, content, len(content))
+
     @property
     def bytes(self) -> bytes:
         return self._data.raw[: self.size]

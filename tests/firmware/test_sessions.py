@@ -6,6 +6,7 @@ import errno
 import os
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from fakekvm import host_named
@@ -77,6 +78,34 @@ def test_a_packet_goes_over_a_wire_as_two_blobs(host: Host) -> None:
         copy.fill(packet.header, bytes(PAGE))
         with pytest.raises(FirmwareRefused, match="BAD_MEASUREMENT: what arrived is not what was"):
             receiving.receive(copy, there.address)
+
+
+def test_rows_of_packets_go_by_a_command_each(host: Host) -> None:
+    here, there = host.ram(1), host.ram()
+    with SendSession(host.launched(here), host.certificates) as sending:
+        target, receiving = arriving(host, sending)
+        rows, offsets = sending.rows(NPAGES), np.arange(NPAGES) * PAGE
+        rows.lie_at(here.address + offsets)
+        sending.send_rows(rows, NPAGES)
+        rows.lie_at(there.address + offsets)
+        receiving.receive_rows(rows)
+        for page in range(NPAGES):
+            assert target.decrypted(there.address + page * PAGE, PAGE) == bytes([1 + page]) * PAGE
+
+
+def test_the_rows_before_one_that_is_refused_have_arrived(host: Host) -> None:
+    here, there = host.ram(1), host.ram()
+    with SendSession(host.launched(here), host.certificates) as sending:
+        target, receiving = arriving(host, sending)
+        rows, offsets = sending.rows(NPAGES), np.arange(NPAGES) * PAGE
+        rows.lie_at(here.address + offsets)
+        sending.send_rows(rows, NPAGES)
+        rows.contents[2, 100] ^= 1
+        rows.lie_at(there.address + offsets)
+        with pytest.raises(FirmwareRefused, match="BAD_MEASUREMENT"):
+            receiving.receive_rows(rows)
+        assert target.decrypted(there.address + PAGE, PAGE) == b"\2" * PAGE
+        assert there.area[2 * PAGE :] == bytes([2]) * PAGE + bytes([3]) * PAGE
 
 
 def test_a_part_of_a_page_can_be_sent(host: Host) -> None:
