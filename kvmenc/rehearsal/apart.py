@@ -33,6 +33,9 @@ __all__ = ["RECORD", "FarTarget", "TargetRefused", "far_target"]
 
 RECORD, _CALL = b"r", b"c"
 
+#: Some records, so that the source goes on while the destination is at one.
+_ON_THE_WAY_BYTES = 8 << 20
+
 
 class TargetRefused(KvmencError):
     """The destination ended the migration; the text is its reason.
@@ -147,6 +150,7 @@ def far_target(shape: Layout) -> Iterator[FarTarget]:
     """
     keep_freed_memory()
     ours, theirs = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ON_THE_WAY_BYTES)
     with ExitStack() as cleanup:
         with theirs:
             command = [sys.executable, "-m", "kvmenc.rehearsal", str(theirs.fileno())]
