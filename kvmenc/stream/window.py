@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kvmenc.errors import StreamError
+from kvmenc.stream.source import Source
 from kvmenc.stream.still import StillFile
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Window:
         self._base = self.pos = self.end = 0
         self._at_end = False
         self._hold(np.empty(0, np.uint8))
+        self._source = Source(file)
         self._still: StillFile | None = None
         with suppress(OSError):
             self._still = StillFile(file)
@@ -114,7 +116,7 @@ class Window:
         self._base += self.pos
         self.pos, self.end = 0, left
         try:
-            came = self._file.readinto(self.data[left:]) or 0
+            came = self._source.read_into(self.data[left:])
         except OSError as error:
             raise self.error(f"it cannot be read on: {error.strerror}") from error
         self._at_end = not came
