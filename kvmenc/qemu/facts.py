@@ -169,7 +169,9 @@ def ask_kind(monitor: Monitor) -> VmKind:
     name = _property(monitor, path, "type")
     kind = _KIND_OF.get(name)
     if kind is None:
-        raise HostError(f"{monitor.name}: a guest protected by {name!r}, which is not known here")
+        raise HostError(
+            f"{monitor.name}: a guest protected by {name[:40]!r}, which is not known here"
+        )
     if kind is VmKind.SEV and ask(monitor, int, "qom-get", path=path, property="policy") & _ES:
         return VmKind.SEV_ES
     return kind

@@ -1,0 +1,177 @@
+"""Sound inputs broken by hypothesis, and a watch over what is made of each."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+import tracemalloc
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kvmenc.errors import KvmencError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["INPUTS", "SOAK", "SOAK_SEED", "Change", "Parser", "Watch", "broken", "feed", "few"]
+
+#: For each parser. ``make soak-fuzz`` sets many, which are by chance alone: hypothesis is slow.
+SOAK = "KVMENC_FUZZ_INPUTS" in os.environ
+SOAK_SEED = os.environ.get("KVMENC_FUZZ_SEED", "parsers")
+INPUTS = int(os.environ.get("KVMENC_FUZZ_INPUTS", "40"))
+LONGEST_S, LONGEST_CHARACTERS = 2.0, 1500
+
+_NUMBERS = [0, 1, 2, 255, 4095, 4097, 2**15, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1]
+#: What breaks parsers: ends of ranges, numbers of too many digits, nests, lines that are none to
+#: the kernel but to ``str.splitlines``, what moves a terminal's cursor, text that is none.
+PIECES = [
+    *(it.to_bytes(8, order) for it in _NUMBERS for order in ("little", "big")),
+    *(str(it).encode() for it in (*_NUMBERS, -1, 2**80)),
+    *(f"0x{it:x}".encode() for it in _NUMBERS),
+    *(b"9" * 5000, b"1e999", b"-0.0", b"NaN", b"null", b"true", b"{}", b"[]", b'""', b"\\ud800"),
+    *(b"[" * 3000, b'{"":' * 3000, b"(" * 300, b"A" * 5000),
+    *(b"\n", b"\r", b"\0", b"\t", b" ", b"'", b'"', b"\\", b",", b":", b"-", b"%", b"@", b"/"),
+    *("\x1b[2J\x1c\x85\u2028\u202e\u0663\ud7ff\U000e0001".encode(), b"\xff\xfe", b"\xed\xa0\x80"),
+]
+
+
+class Change(NamedTuple):
+    """A stretch that is replaced.
+
+    Attributes:
+        at: where, modulo the length.
+        length: of what goes.
+        put: what comes; a number: as much from there.
+    """
+
+    at: int
+    length: int
+    put: bytes | int
+
+
+_AT, _LENGTHS, _NOISE_BYTES = 2**20, (0, 1, 2, 4, 8, 24, 4096), 200
+_CHANGES = st.lists(
+    st.builds(
+        Change,
+        st.integers(0, _AT),
+        st.sampled_from(_LENGTHS),
+        st.sampled_from(PIECES) | st.binary(max_size=8) | st.integers(0, _AT),
+    ),
+    max_size=4,
+)
+
+
+def broken(seeds: Sequence[bytes]) -> st.SearchStrategy[bytes]:
+    """One of the seeds, changed; or noise. Hypothesis makes little ones of those that fail."""
+    changed = st.builds(_changed, st.sampled_from(seeds), _CHANGES)
+    return st.one_of(changed, changed, changed, st.binary(max_size=_NOISE_BYTES))
+
+
+def broken_by(rng: random.Random, seeds: Sequence[bytes]) -> bytes:
+    """The same by chance: a hundred times as many in the same time."""
+    if rng.random() < 0.1:
+        return rng.randbytes(rng.randrange(_NOISE_BYTES))
+    changes = [
+        Change(
+            rng.randrange(_AT),
+            rng.choice(_LENGTHS),
+            rng.choice((rng.choice(PIECES), rng.randbytes(rng.randrange(8)), rng.randrange(_AT))),
+        )
+        for _ in range(rng.choice((1, 1, 1, 2, 4)))
+    ]
+    return _changed(rng.choice(seeds), changes)
+
+
+def _changed(seed: bytes, changes: list[Change]) -> bytes:
+    data = bytearray(seed)
+    for it in changes:
+        at, put = it.at % (len(data) + 1), it.put
+        if isinstance(put, int):
+            start = put % (len(data) + 1)
+            put = bytes(data[start : start + it.length])
+        data[at : at + it.length] = put
+    return bytes(data)
+
+
+@dataclass(frozen=True, slots=True)
+class Parser:
+    """What reads something from outside.
+
+    Attributes:
+        seeds: sound inputs.
+        read: reads one.
+        most_bytes: what it may allocate for one of these small inputs.
+        errors: what it may refuse one with.
+    """
+
+    seeds: Sequence[bytes]
+    read: Callable[[bytes], object]
+    most_bytes: int = 4 << 20
+    errors: tuple[type[Exception], ...] = (KvmencError,)
+
+
+class Watch:
+    """Bounds on each input, and a line about all."""
+
+    def __init__(self, parser: Parser) -> None:
+        self._parser = parser
+        self.read = self.refused = self.most_bytes = 0
+        self.longest_s = 0.0
+
+    def feed(self, data: bytes) -> None:
+        """Read or refused, within the bounds.
+
+        CPU time: a busy machine is not a bug. Of NumPy's arrays tracemalloc knows too.
+        """
+        start = time.process_time()
+        tracemalloc.start()
+        try:
+            refused = self._refusal(data)
+            taken = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        took_s = time.process_time() - start
+        self.longest_s, self.most_bytes = max(self.longest_s, took_s), max(self.most_bytes, taken)
+        self.refused += refused is not None
+        self.read += refused is None
+        assert took_s < LONGEST_S
+        assert taken < self._parser.most_bytes
+        if refused is not None:
+            assert refused.isprintable(), "one line, and nothing that moves a cursor"
+            assert 0 < len(refused) <= LONGEST_CHARACTERS
+
+    def _refusal(self, data: bytes) -> str | None:
+        try:
+            self._parser.read(data)
+        except self._parser.errors as error:
+            return str(error)
+        return None
+
+
+def feed(name: str, parser: Parser) -> None:
+    """Feed a parser its inputs, and print how they fared."""
+    for seed in parser.seeds:
+        parser.read(seed)  # sound; and what is imported or cached at first counts for no input
+    watch, began_s = Watch(parser), time.process_time()
+    if SOAK:
+        rng = random.Random(f"{SOAK_SEED} {name}")
+        for _ in range(INPUTS):
+            watch.feed(broken_by(rng, parser.seeds))
+    else:
+        few(given(broken(parser.seeds))(watch.feed))()
+    total, took_s = watch.read + watch.refused, time.process_time() - began_s
+    print(
+        f"\n{name:<15}{total:>9,} inputs,{watch.refused:>9,} refused,{total / took_s:>6,.0f}/s,"
+        f" at most {watch.most_bytes >> 10:>6,} KiB and {watch.longest_s * 1e3:>3.0f} ms each"
+    )
+    assert watch.refused, "some of the inputs are wrong"
+
+
+def few(test: Callable[[], None]) -> Callable[[], None]:
+    """As many examples as CI has time for, whatever each takes."""
+    checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.differing_executors]
+    return settings(max_examples=INPUTS, database=None, suppress_health_check=checks)(test)

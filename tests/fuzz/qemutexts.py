@@ -1,0 +1,180 @@
+"""What a QEMU says, and virsh of it."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+from kvmenc import procfs
+from kvmenc.memory.slots import MemSlot
+from kvmenc.migrate.parameters import QemuParameters
+from kvmenc.qemu import facts
+from kvmenc.qemu.dirtyrate import DirtyRate
+from kvmenc.qemu.enclog import parse_enc_log
+from kvmenc.qemu.join import from_mtree, from_trace
+from kvmenc.qemu.live import read_layout
+from kvmenc.qemu.mtree import parse_mtree
+from kvmenc.qemu.ramblock import parse_ramblock
+from kvmenc.qemu.slotids import traced_slots
+from kvmenc.qemu.text import MAX_TEXT_BYTES, QemuText, read_text
+from kvmenc.qemu.trace import parse_trace
+from kvmenc.qemu.virsh import Virsh
+from tests.fuzz.inputs import Parser
+from tests.qemu_text.servers import Refusal
+from tests.qemu_text.test_facts import VERSION
+from tests.qemu_text.texts import mtree, path_of, ramblock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+__all__ = ["PARSERS", "TOLD", "answers"]
+
+#: A file of text is read into a buffer of the most that it may have.
+_MOST_TEXT_BYTES = MAX_TEXT_BYTES + (4 << 20)
+_RAM = MemSlot(0, 0, 16, 0x7F0000000000)
+_DISPLAY = MemSlot(1, 256, 16, 0x7E0000000000)
+
+
+class _Machine:
+    """The three texts of one machine, as they were parsed."""
+
+    def __init__(self, name: str) -> None:
+        self.texts = {kind: path_of(name, kind) for kind in _PARSE}
+        self.parsed = {kind: _PARSE[kind](read_text(path)) for kind, path in self.texts.items()}
+
+
+_PARSE: dict[str, Callable[[QemuText], Any]] = {
+    "mtree": parse_mtree,
+    "ramblock": parse_ramblock,
+    "trace": parse_trace,
+}
+
+
+def _layout(kind: str, folder: Path) -> Parser:
+    """One of three texts is broken, and joined with the others of a machine."""
+    path, machines = folder / f"{kind}.txt", [_Machine(name) for name in ("microvm", "pc")]
+    seeds = [it.texts[kind].read_bytes() for it in machines]
+
+    def read(data: bytes) -> None:
+        path.write_bytes(data)
+        machine = machines[len(data) > sum(map(len, seeds)) // 2]
+        found = machine.parsed | {kind: _PARSE[kind](read_text(path))}
+        from_mtree(found["mtree"], found["ramblock"])
+        from_trace(found["trace"], found["ramblock"], found["mtree"])
+
+    return Parser(seeds, read, most_bytes=_MOST_TEXT_BYTES)
+
+
+def _enc_log(_folder: Path) -> Parser:
+    text = b"""\
+# entries-in-buffer/entries-written: 40/41   #P:4
+CPU 0/KVM-1234 [001] ..... 56.789: kvm_hypercall: nr 0xc a0 0x1000 a1 0x20 a2 0x10 a3 0x0
+ CPU:2 [LOST 3 EVENTS]
+kvm_set_user_memory AddrSpace#0 Slot#0 flags=0x4 gpa=0x0 size=0x64000 ua=0x7f0000000000 ret=0
+1@2.3:kvm_convert_memory start 0x100000 size 0x10000 shared_to_private
+1@2.4:kvm_convert_memory start 0x102000 size 0x1000 private_to_shared
+"""
+    slots = [_RAM, _DISPLAY]
+    return Parser([text], lambda data: parse_enc_log(data.splitlines(keepends=True), slots))
+
+
+def _slot_ids(_folder: Path) -> Parser:
+    lines = (
+        b"kvm_set_user_memory Slot#7 flags=0x1 gpa=0x0 size=0x10000 ua=0x7f0000000000 ret=0\n"
+        b"kvm_clear_dirty_log slot#3 start 0x0 size 0x10\n"
+    )
+
+    def read(data: bytes) -> None:
+        traced_slots("qmp", data.decode(errors="replace").split("\n")[:-1], [_RAM, _DISPLAY])
+
+    return Parser([lines, lines * 3], read)
+
+
+class _ToldVirsh(Virsh):
+    """What virsh prints for each question: a line of the input for each.
+
+    Args:
+        data: the lines.
+        questions: commands, or the ends of their arguments, in the order of the lines.
+    """
+
+    def __init__(self, data: bytes, questions: Sequence[str]) -> None:
+        super().__init__("told")
+        self._lines, self._questions = data.split(b"\n"), questions
+
+    def _run(self, request: str, _where: str) -> bytes:
+        asked = json.loads(request)
+        named = {asked["execute"], *asked["arguments"].values()}
+        number = next(n for n, it in enumerate(self._questions) if it in named)
+        return self._lines[number] if number < len(self._lines) else b""
+
+
+_MAPPED = ctypes.create_string_buffer(1)
+#: A QEMU's answers, by command or the end of its arguments: its guest is this process.
+TOLD: dict[str, object] = {
+    "query-kvm": {"enabled": True},
+    "query-version": VERSION,
+    "query-status": {"status": "running"},
+    "query-migrate": {},
+    "query-cpus-fast": [{"thread-id": os.getpid(), "target": "x86_64"}],
+    "confidential-guest-support": "/objects/sev0",
+    "type": "sev-guest",
+    "policy": 5,
+    "query-sev": {"enabled": True, "policy": 5},
+    "query-migrate-parameters": {"max-bandwidth": 134217728, "downtime-limit": 300},
+    "query-migrate-capabilities": [{"capability": "auto-converge", "state": False}],
+    "query-dirty-rate": {"status": "measured", "mode": "dirty-bitmap", "dirty-rate": 7},
+    "gpa2hva 0x0": f"Host virtual address for 0x0 (x) is {ctypes.addressof(_MAPPED):#x}\r\n",
+}
+
+
+def answers(told: Mapping[str, object]) -> bytes:
+    """A line for each of ``TOLD``'s questions."""
+    lines = [{"error" if isinstance(it, Refusal) else "return": it} for it in told.values()]
+    return b"\n".join(json.dumps(it).encode() for it in lines)
+
+
+def _qmp(_folder: Path) -> Parser:
+    """All that is asked of a QEMU before a migration, and the rate that it measured.
+
+    Its process and its guest's memory are this process, and its VM what descriptor 0 is.
+    """
+    old = TOLD | {"confidential-guest-support": "", "type": Refusal("no")}
+    vm = procfs.fd_links(os.getpid())[0]
+
+    def read(data: bytes) -> None:
+        with _ToldVirsh(data, list(TOLD)) as virsh, mock.patch.object(facts, "_KVM_VM", vm):
+            QemuParameters.read(virsh)
+            DirtyRate(virsh).rate()
+            facts.read_facts(virsh)
+
+    return Parser([answers(TOLD), answers(old)], read)
+
+
+def _monitor(_folder: Path) -> Parser:
+    """A layout that is asked for: the human monitor's text within an answer."""
+    blocks = ramblock(("a", 0x10000, 0x7F0000000000), ("b/c", 0x2000, 0x7F0000100000), new=True)
+    views = mtree("0-7fff ram a", "8000-9fff rom c", "a000-afff i/o d")
+    told = {"info mtree -f": views.content, "info ramblock": blocks.content}
+
+    def read(data: bytes) -> None:
+        with _ToldVirsh(data, list(told)) as virsh:
+            read_layout(virsh)
+
+    return Parser([answers(told)], read)
+
+
+PARSERS: dict[str, Callable[[Path], Parser]] = {
+    "info mtree": partial(_layout, "mtree"),
+    "info ramblock": partial(_layout, "ramblock"),
+    "slot trace": partial(_layout, "trace"),
+    "enc log": _enc_log,
+    "slot ids": _slot_ids,
+    "QMP answers": _qmp,
+    "monitor's text": _monitor,
+}
