@@ -1,0 +1,73 @@
+"""Any ioctl of a fake host, on any descriptor, with any struct: a number or an errno, in bounds."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import time
+import tracemalloc
+from typing import TYPE_CHECKING
+
+from fakekvm import Kernel, host_named, host_names
+from fakekvm.requestnames import request_names
+from tests.fuzz.arena import Arena
+from tests.fuzz.inputs import PIECES, each
+
+if TYPE_CHECKING:
+    import random
+
+#: As the kernel does, the fake allocates a slot's dirty log and both of its copies.
+MOST_BYTES, LONGEST_S = 1 << 30, 2.0
+CALLS = 6
+_CREATE_VM, _CREATE_VCPU = 0xAE01, 0xAE41
+_HOSTS = [name for name in host_names() if not host_named(name).open_errno]
+_SMALL = (0, 0, 1, 2, 3, 64, 192, 0x1000, 0x3000, 0x10000, 1 << 31, (1 << 32) - 1)
+
+
+def test_any_call_is_answered_with_a_number_or_an_errno() -> None:
+    """A VM and a vCPU are there; what calls make besides lives until the end of an input."""
+
+    def one(rng: random.Random) -> str:
+        arena.begin()
+        host = host_named(rng.choice(_HOSTS))
+        requests = sorted({it.number for it in request_names(host).values()})
+        with Kernel(host) as kernel:
+            fds = [kernel.open("/dev/kvm", os.O_RDWR)]
+            fds.append(kernel.ioctl(fds[0], _CREATE_VM, 0))
+            fds.append(kernel.ioctl(fds[1], _CREATE_VCPU, 0))
+            said = [_call(kernel, rng, rng.choice(fds), rng.choice(requests)) for _ in range(CALLS)]
+        return said[-1]
+
+    def _call(kernel: Kernel, rng: random.Random, fd: int, request: int) -> str:
+        arena.put(0, _struct(rng, arena))
+        arg = rng.choice((arena.address, arena.address, arena.somewhere(rng), rng.choice(_SMALL)))
+        start = time.process_time()
+        tracemalloc.start()
+        try:
+            kernel.ioctl(fd, request, arg)
+        except OSError as error:
+            return errno.errorcode[error.errno or 0]
+        finally:
+            assert tracemalloc.get_traced_memory()[1] < MOST_BYTES
+            tracemalloc.stop()
+            assert time.process_time() - start < LONGEST_S
+        return "done"
+
+    with Arena() as arena:
+        each("ioctls", one, {"done", "EINVAL", "EFAULT", "ENOTTY"})
+
+
+def _struct(rng: random.Random, arena: Arena) -> bytes:
+    """Words that are numbers, addresses or noise."""
+    words = b""
+    while len(words) < 320:
+        words += rng.choice(
+            (
+                struct.pack("<Q", rng.choice(_SMALL)),
+                struct.pack("<II", rng.choice(_SMALL), rng.choice(_SMALL)),
+                struct.pack("<Q", arena.somewhere(rng)),
+                rng.choice(PIECES)[:8].ljust(8, b"\0"),
+            )
+        )
+    return words
