@@ -56,20 +56,20 @@ class Arena(Part):
 
     def keep(self) -> None:
         """What is in it now is what it begins each input with."""
-        self._template = self.bytes
+        self._template = self.content
 
     def begin(self) -> None:
         """As it was kept."""
         ctypes.memmove(self.address, self._template, len(self._template))
 
     @property
-    def bytes(self) -> bytes:
+    def content(self) -> bytes:
         """All of it."""
         return ctypes.string_at(self.address, NPAGES * PAGE)
 
     def changed(self, since: bytes | None = None) -> list[int]:
         """The pages that are not as they were then; without a time, as they were kept."""
-        now, then = self.bytes, self._template if since is None else since
+        now, then = self.content, self._template if since is None else since
         if now == then:
             return []
         pages = range(0, len(now), PAGE)

@@ -70,7 +70,9 @@ def _change(rng: random.Random) -> Change:
     return Change(rng.randrange(_AT), rng.choice(_LENGTHS), rng.choice(puts))
 
 
-def each(name: str, one: Callable[[random.Random], str], expected: set[str]) -> None:
+def each(
+    name: str, one: Callable[[random.Random], str], expected: set[str], share: float = 1.0
+) -> None:
     """Try as many inputs as are wanted, each made of this chance; print what came of them.
 
     In CI the chance is hypothesis', which makes little ones of those that fail; it is slow.
@@ -79,7 +81,9 @@ def each(name: str, one: Callable[[random.Random], str], expected: set[str]) -> 
         name: of what is tried.
         one: tries one; says in a word what came of it.
         expected: words that must come, among many.
+        share: of all inputs: less than 1 for what is slow.
     """
+    inputs = max(10, round(INPUTS * share))
     outcomes, began_s = Counter[str](), time.process_time()
 
     def count(rng: random.Random) -> None:
@@ -87,11 +91,11 @@ def each(name: str, one: Callable[[random.Random], str], expected: set[str]) -> 
 
     if SOAK:
         rng = random.Random(f"{_SEED} {name}")
-        for _ in range(INPUTS):
+        for _ in range(inputs):
             count(rng)
     else:
-        checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.differing_executors]
-        few = settings(max_examples=INPUTS, database=None, suppress_health_check=checks)
+        checks = list(HealthCheck)
+        few = settings(max_examples=inputs, database=None, suppress_health_check=checks)
         few(given(st.randoms(use_true_random=False))(count))()
     rate = outcomes.total() / (time.process_time() - began_s)
     told = ", ".join(f"{times:,} {what}" for what, times in outcomes.most_common(9))
@@ -119,12 +123,14 @@ class Parser:
         read: reads one.
         most_bytes: what it may allocate for one of these small inputs.
         errors: what it may refuse one with.
+        share: of all inputs: less than 1 for one that is slow.
     """
 
     seeds: Sequence[bytes]
     read: Callable[[bytes], object]
     most_bytes: int = 4 << 20
     errors: tuple[type[Exception], ...] = (KvmencError,)
+    share: float = 1.0
 
 
 class Watch:
@@ -169,5 +175,6 @@ def feed(name: str, parser: Parser) -> None:
     for seed in parser.seeds:
         parser.read(seed)  # sound; and what is imported or cached at first counts for no input
     watch = Watch(parser)
-    each(name, lambda rng: watch.feed(broken(rng, parser.seeds)), {"read", "refused"})
+    expected = {"read", "refused"}
+    each(name, lambda rng: watch.feed(broken(rng, parser.seeds)), expected, parser.share)
     print(f"{'':>8}at most {watch.most_bytes >> 10:,} KiB and {watch.longest_s * 1e3:.0f} ms each")

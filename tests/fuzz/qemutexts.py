@@ -5,6 +5,9 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import socket
+import threading
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -17,14 +20,16 @@ from kvmenc.qemu.dirtyrate import DirtyRate
 from kvmenc.qemu.enclog import parse_enc_log
 from kvmenc.qemu.join import from_mtree, from_trace
 from kvmenc.qemu.live import read_layout
+from kvmenc.qemu.monitor import ask
 from kvmenc.qemu.mtree import parse_mtree
+from kvmenc.qemu.qmp import Qmp
 from kvmenc.qemu.ramblock import parse_ramblock
 from kvmenc.qemu.slotids import traced_slots
 from kvmenc.qemu.text import MAX_TEXT_BYTES, QemuText, read_text
 from kvmenc.qemu.trace import parse_trace
 from kvmenc.qemu.virsh import Virsh
 from tests.fuzz.inputs import Parser
-from tests.qemu_text.servers import Refusal
+from tests.qemu_text.servers import GREETING_LINE, Refusal
 from tests.qemu_text.test_facts import VERSION
 from tests.qemu_text.texts import mtree, path_of, ramblock
 
@@ -151,7 +156,8 @@ def _qmp(_folder: Path) -> Parser:
         with _ToldVirsh(data, list(TOLD)) as virsh, mock.patch.object(facts, "_KVM_VM", vm):
             QemuParameters.read(virsh)
             DirtyRate(virsh).rate()
-            facts.read_facts(virsh)
+            found = facts.read_facts(virsh)
+        assert f"{found.release}{found.machine}{found.vm_status}".isprintable(), "it is shown"
 
     return Parser([answers(TOLD), answers(old)], read)
 
@@ -169,6 +175,37 @@ def _monitor(_folder: Path) -> Parser:
     return Parser([answers(told)], read)
 
 
+def _socket(folder: Path) -> Parser:
+    """A line of the input for each that is sent to a socket, greeting and all; then it closes."""
+    path = folder / "qmp"
+    answer = b'{"return": {"status": "running"}, "id": "__qmp#00000"}'
+    sound = b"\n".join([GREETING_LINE.strip(), b'{"return": {}}', answer])
+
+    def read(data: bytes) -> None:
+        path.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(path))
+            server.listen()
+            thread = threading.Thread(target=_serve, args=(server, data))
+            thread.start()
+            try:
+                with Qmp(path, 0.5) as qmp:
+                    ask(qmp, dict, "query-status")
+            finally:
+                thread.join()
+
+    return Parser([sound], read, share=0.02)
+
+
+def _serve(server: socket.socket, data: bytes) -> None:
+    connection, _ = server.accept()
+    with connection, suppress(OSError):
+        for line in data.split(b"\n"):
+            connection.sendall(line + b"\n")
+            if not connection.recv(65536):
+                break
+
+
 PARSERS: dict[str, Callable[[Path], Parser]] = {
     "info mtree": partial(_layout, "mtree"),
     "info ramblock": partial(_layout, "ramblock"),
@@ -177,4 +214,5 @@ PARSERS: dict[str, Callable[[Path], Parser]] = {
     "slot ids": _slot_ids,
     "QMP answers": _qmp,
     "monitor's text": _monitor,
+    "QMP socket": _socket,
 }

@@ -106,7 +106,7 @@ def test_any_list_is_carried_out_to_its_first_bad_packet_or_refused(session: Ses
         walked = lists.walked(start, sending=sending)
         answer, written = _expected(session, walked, sending=sending) if start else ((0, None), [])
         data = struct.pack("<IIQ", number, 0, start)
-        before = arena.bytes
+        before = arena.content
         got = session.issue(guest, sevraw.BATCH, data)
         if start and answer == OK and sending:
             assert got in (OK, ("EFAULT", 0)), "a room may be nowhere"

@@ -51,13 +51,13 @@ def test_a_packet_is_received_as_it_was_sent_or_refused_by_name(session: Session
             arena.put(at, bytes([arena.map[at] ^ 1 << rng.randrange(8)]))
         packet = packet.spoilt(rng, arena)
         answer, plain = session.receives(packet)
-        arena_before = arena.bytes
+        arena_before = arena.content
         assert session.issue(target, sevraw.RECEIVE_UPDATE, packet.packed()) == answer
         if answer == OK:
             view = session.machine.kernel.guest_view(target.vm, packet.guest_uaddr, len(plain))
             assert view == plain
         else:
-            assert arena.bytes[PAGE:] == arena_before[PAGE:], "nothing is written"
+            assert arena.content[PAGE:] == arena_before[PAGE:], "nothing is written"
         return named(answer)
 
     each("packets received", one, {"done", "BAD_MEASUREMENT"})

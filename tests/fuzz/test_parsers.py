@@ -17,6 +17,8 @@ from tests.fuzz import files, hosts, qemutexts
 from tests.fuzz.inputs import Watch, feed
 from tests.fuzz.qemutexts import TOLD, answers
 from tests.link.recorded import attribute
+from tests.qemu_text.servers import GREETING_LINE
+from tests.qemu_text.test_facts import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +32,7 @@ def test_any_input_is_read_or_refused_in_one_line_within_bounds(name: str, folde
 
 
 _LONG_KEY = b"[[guest]]\n[[guest.phase]]\ndoes = 'halt'\n" + b"A" * 5000 + b" = 1\n"
+_GREETED = GREETING_LINE.strip() + b'\n{"return": {}}\n{"return": '
 _LONG_KIND = answers(TOLD | {"type": "A" * 5000})
 #: What fuzzing has found, each by a parser that crashed or said too much.
 FOUND = [
@@ -38,6 +41,9 @@ FOUND = [
     ("monitor's text", b'{"return": "\xcc("}'),
     ("QMP answers", b'{"error": {"class": "a", "desc": "\\u001b[2J"}}\n' * 13),
     ("QMP answers", _LONG_KIND),
+    ("QMP answers", answers(TOLD | {"query-version": VERSION | {"package": "\x1b[2J"}})),
+    ("QMP socket", _GREETED + b"9" * 5000),
+    ("QMP socket", _GREETED + b"[" * 50_000),
     ("netlink", b"\3" + attribute(2, b"\xff" * 1000)),
     ("/proc maps", "1000-2000 r--p 0 08:01 7 /a\x1cb\u2028c\n".encode()),
     ("/proc maps", b"1000\n"),
