@@ -139,8 +139,10 @@ class PagesRecord:
         """
         if self.block >= len(sizes):
             raise RecordRefused("malformed", detail=f"block {self.block} of {len(sizes)}")
-        for name in ("normal", "zero", "encrypted"):
-            _check_pages(name, getattr(self, name), sizes[self.block])
+        npages = sizes[self.block]
+        _check_pages("normal", self.normal, npages)
+        _check_pages("zero", self.zero, npages)
+        _check_pages("encrypted", self.encrypted, npages)
         if _come_twice(self.normal, self.zero, self.encrypted):
             raise RecordRefused("malformed", detail="a page comes by two roads")
         if self.encrypted.size and self.headers.shape[1] != hdr_len:
@@ -153,7 +155,7 @@ def _check_pages(road: str, pages: Pages, npages: int) -> None:
     """Ascending, and of the block: so the first and the last tell of all."""
     if not pages.size:
         return
-    if (pages[1:] <= pages[:-1]).any():
+    if np.count_nonzero(pages[1:] <= pages[:-1]):  # quicker than any()
         raise RecordRefused("malformed", detail=f"its {road} pages do not ascend")
     first, last = int(pages[0]), int(pages[-1])
     if first < 0 or last >= npages:
@@ -166,8 +168,9 @@ def _come_twice(*roads: Pages) -> bool:
     used = [pages for pages in roads if pages.size]
     if len(used) < 2:
         return False
-    pages = np.sort(np.concatenate(used))
-    return bool((pages[1:] == pages[:-1]).any())
+    pages = np.concatenate(used)
+    pages.sort()
+    return bool(np.count_nonzero(pages[1:] == pages[:-1]))
 
 
 def _rows(data: bytes, at: int, count: int, size: int) -> tuple[Rows, int]:
