@@ -198,8 +198,8 @@ def _stat(pid: int) -> list[str]:
 
 
 def _lines(pid: int, name: str) -> list[str]:
-    """Its lines: the kernel escapes no other line break in names than this one."""
-    return _read(pid, name).removesuffix("\n").split("\n")
+    """Its lines, if any: ``str.splitlines`` would break names where the kernel does not."""
+    return [line for line in _read(pid, name).split("\n") if line]
 
 
 def _read(pid: int, name: str) -> str:

@@ -137,6 +137,12 @@ def test_a_mapped_file_may_have_any_name() -> None:
             assert str(path) in [it.path for it in procfs.mappings(os.getpid())]
 
 
+def test_a_process_that_has_ended_maps_nothing() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert procfs.mappings(child.pid) == []
+
+
 @pytest.mark.parametrize("text", ["", "7 (a) S 1", "7 (a) S " + "x " * 30])
 def test_what_no_kernel_writes_is_one_clear_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
