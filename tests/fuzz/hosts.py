@@ -41,9 +41,12 @@ def _proc(name: str, seed: bytes, ask: Callable[[int], object], folder: Path) ->
     """A file of /proc that says something else than the kernel does."""
     path = folder / name
 
+    def here(_path: str) -> Path:
+        return path
+
     def read(data: bytes) -> None:
         path.write_bytes(data)
-        with mock.patch.object(procfs, "Path", return_value=path):
+        with mock.patch.object(procfs, "Path", here):
             ask(4711)
 
     return Parser([seed], read)

@@ -105,7 +105,7 @@ class _ToldVirsh(Virsh):
 
     Args:
         data: the lines.
-        questions: commands, or the ends of their arguments, in the order of the lines.
+        questions: commands, or arguments, or the first word of one, in the order of the lines.
     """
 
     def __init__(self, data: bytes, questions: Sequence[str]) -> None:
@@ -114,7 +114,8 @@ class _ToldVirsh(Virsh):
 
     def _run(self, request: str, _where: str) -> bytes:
         asked = json.loads(request)
-        named = {asked["execute"], *asked["arguments"].values()}
+        words = asked["execute"], *asked["arguments"].values()
+        named = {*words, *(it.partition(" ")[0] for it in words)}
         number = next(n for n, it in enumerate(self._questions) if it in named)
         return self._lines[number] if number < len(self._lines) else b""
 
@@ -163,16 +164,22 @@ def _qmp(_folder: Path) -> Parser:
 
 
 def _monitor(_folder: Path) -> Parser:
-    """A layout that is asked for: the human monitor's text within an answer."""
+    """A layout that is asked for: the human monitor's text within an answer.
+
+    QEMU before 8.0 tells where a RAMBlock lies only if it is asked.
+    """
     blocks = ramblock(("a", 0x10000, 0x7F0000000000), ("b/c", 0x2000, 0x7F0000100000), new=True)
+    where = "Host virtual address for 0x0 (a) is 0x7f0000000000"
     views = mtree("0-7fff ram a", "8000-9fff rom c", "a000-afff i/o d")
-    told = {"info mtree -f": views.content, "info ramblock": blocks.content}
+    told = {"info mtree -f": views.content, "info ramblock": blocks.content, "gpa2hva": where}
+    old = ramblock(("a", 0x10000, 0)).content
+    alone = {"info mtree -f": mtree("0-7fff ram a").content, "info ramblock": old, "gpa2hva": where}
 
     def read(data: bytes) -> None:
         with _ToldVirsh(data, list(told)) as virsh:
             read_layout(virsh)
 
-    return Parser([answers(told)], read)
+    return Parser([answers(told), answers(alone)], read)
 
 
 def _socket(folder: Path) -> Parser:
