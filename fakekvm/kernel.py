@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Kernel"]
 
+_MAX_FD = (1 << 31) - 1
+
 
 class _Self:
     """This process, as the one that calls."""
@@ -36,7 +38,8 @@ class _Self:
         """By the kernel's own table."""
         file = self._files.get(fd)
         if file is None:
-            os.fstat(fd)  # EBADF
+            # A caller's u32 need not be a number that a descriptor can have.
+            os.fstat(fd if fd <= _MAX_FD else -1)  # EBADF
         return file
 
 

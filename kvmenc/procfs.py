@@ -83,7 +83,8 @@ def mappings(pid: int) -> list[Mapping]:
     Raises:
         HostError: no such process; not permitted.
     """
-    return [Mapping.parse(line) for line in _read(pid, "maps").splitlines()]
+    with _explained(pid, "maps"):
+        return [Mapping.parse(line) for line in _lines(pid, "maps")]
 
 
 def fd_links(pid: int) -> dict[int, str]:
@@ -118,7 +119,8 @@ def start_ticks(pid: int) -> int:
     Raises:
         HostError: no such process.
     """
-    return int(_stat(pid)[19])
+    with _explained(pid, "stat"):
+        return int(_stat(pid)[19])
 
 
 def state(tid: int) -> str:
@@ -127,7 +129,8 @@ def state(tid: int) -> str:
     Raises:
         HostError: no such process or thread.
     """
-    return _stat(tid)[0]
+    with _explained(tid, "stat"):
+        return _stat(tid)[0]
 
 
 def tgid_of(tid: int) -> int:
@@ -136,7 +139,8 @@ def tgid_of(tid: int) -> int:
     Raises:
         HostError: no such thread.
     """
-    return int(status(tid)["Tgid"])
+    with _explained(tid, "status"):
+        return int(status(tid)["Tgid"])
 
 
 def status(tid: int) -> dict[str, str]:
@@ -145,7 +149,7 @@ def status(tid: int) -> dict[str, str]:
     Raises:
         HostError: no such process or thread.
     """
-    lines = (line.partition(":") for line in _read(tid, "status").splitlines())
+    lines = (line.partition(":") for line in _lines(tid, "status"))
     return {key: value.strip() for key, _, value in lines}
 
 
@@ -167,7 +171,8 @@ def thread_syscall(tid: int) -> list[int] | None:
         HostError: no such thread; not permitted.
     """
     text = _read(tid, "syscall")
-    return None if text.startswith("running") else [int(word, 0) for word in text.split()]
+    with _explained(tid, "syscall"):
+        return None if text.startswith("running") else [int(word, 0) for word in text.split()]
 
 
 def no_permission(pid: int, what: str) -> NotPermitted:
@@ -192,6 +197,11 @@ def _stat(pid: int) -> list[str]:
     return _read(pid, "stat").rpartition(")")[2].split()
 
 
+def _lines(pid: int, name: str) -> list[str]:
+    """Its lines, if any: ``str.splitlines`` would break names where the kernel does not."""
+    return [line for line in _read(pid, name).split("\n") if line]
+
+
 def _read(pid: int, name: str) -> str:
     with _explained(pid, name):
         return Path(f"/proc/{pid}/{name}").read_text(errors="surrogateescape")
@@ -206,3 +216,7 @@ def _explained(pid: int, name: str) -> Iterator[None]:
     except PermissionError as error:
         why = errno_name(error.errno or errno.EACCES)
         raise no_permission(pid, f"/proc/{pid}/{name}: {why}") from error
+    except (ValueError, LookupError) as error:
+        raise HostError(
+            f"/proc/{pid}/{name}: not as Linux writes it: {str(error)[:80]!a}"
+        ) from error

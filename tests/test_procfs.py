@@ -126,3 +126,28 @@ def test_a_process_that_is_not_there_is_one_clear_line(look: object) -> None:
     with pytest.raises(HostError) as caught:
         look(NOBODYS_PID)
     assert str(caught.value) == f"there is no process {NOBODYS_PID}"
+
+
+def test_a_mapped_file_may_have_any_name() -> None:
+    """The kernel escapes a newline in it; ``str.splitlines`` knows more of them."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a\x1cb\x85c\u2028d\x0ce"
+        path.write_bytes(bytes(mmap.PAGESIZE))
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ):
+            assert str(path) in [it.path for it in procfs.mappings(os.getpid())]
+
+
+def test_a_process_that_has_ended_maps_nothing() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert procfs.mappings(child.pid) == []
+
+
+@pytest.mark.parametrize("text", ["", "7 (a) S 1", "7 (a) S " + "x " * 30])
+def test_what_no_kernel_writes_is_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    (tmp_path / "stat").write_text(text)
+    monkeypatch.setattr(procfs, "Path", lambda _path: tmp_path / "stat")
+    with pytest.raises(HostError, match=r"^/proc/7/stat: not as Linux writes it: "):
+        procfs.start_ticks(7)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 __all__ = ["ScenarioError"]
 
+_LONGEST_KEY = 200
+
 
 class ScenarioError(ValueError):
     """A scenario that cannot be used.
@@ -18,13 +20,17 @@ class ScenarioError(ValueError):
 
     def __init__(self, file: str, line: int, key: str, found: str, expected: str) -> None:
         place = f"{file}:{line}" if line else file
-        where = f"{place}: {key}" if key else place
+        where = f"{place}: {_shortened(key)}" if key else place
         super().__init__(_printable(f"{where}: {found}; expected {expected}"))
         self.file = file
         self.line = line
         self.key = key
         self.found = found
         self.expected = expected
+
+
+def _shortened(key: str) -> str:
+    return key if len(key) <= _LONGEST_KEY else f"{key[: _LONGEST_KEY - 3]}..."
 
 
 def _printable(text: str) -> str:

@@ -13,6 +13,7 @@ from kvmenc.errors import HostError
 __all__ = ["number", "split", "unpack"]
 
 _HEADER = struct.Struct("=HH")
+_NUMBER_BYTES = 8
 _TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 
 
@@ -33,9 +34,15 @@ def split(data: bytes) -> dict[int, bytes]:
 
 
 def number(attributes: dict[int, bytes], kind: int, *, signed: bool = False) -> int | None:
-    """A number of this machine's byte order; None where the attribute is absent."""
+    """A number of this machine's byte order; None where the attribute is absent.
+
+    Raises:
+        HostError: it is longer than any number of the kernel's.
+    """
     if kind not in attributes:
         return None
+    if len(attributes[kind]) > _NUMBER_BYTES:
+        raise HostError(f"netlink: a number of {len(attributes[kind])} bytes")
     return int.from_bytes(attributes[kind], sys.byteorder, signed=signed)
 
 

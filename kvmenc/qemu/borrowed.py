@@ -161,7 +161,7 @@ def recover(monitor: Monitor, pid: int) -> bool:
             return False
         try:
             before = msgspec.json.decode(content, type=_Before)
-        except msgspec.DecodeError:
+        except (ValueError, RecursionError):
             before = None  # killed before it had changed anything
         _put_back(monitor, pid, place, journal, before)
     return True

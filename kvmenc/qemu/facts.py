@@ -14,7 +14,7 @@ import msgspec
 from kvmenc import procfs
 from kvmenc.encstate.kinds import VmKind
 from kvmenc.errors import HostError, InputError, NotPermitted
-from kvmenc.qemu.monitor import CommandError, ask
+from kvmenc.qemu.monitor import CommandError, ask, one_line
 
 if TYPE_CHECKING:
     from kvmenc.qemu.monitor import Monitor
@@ -137,13 +137,13 @@ def read_facts(monitor: Monitor, pid: int | None = None) -> Facts:
     version = ask(monitor, _Version, "query-version")
     return Facts(
         version=version.number,
-        package=version.package.strip(),
+        package=one_line(version.package),
         pid=process,
         vcpu_tids=tuple(own_ids[tid] for tid in tids),
-        vm_status=ask(monitor, _Status, "query-status").status or "unknown",
+        vm_status=one_line(ask(monitor, _Status, "query-status").status or "unknown"),
         migration=ask_migration(monitor),
         kind=ask_kind(monitor),
-        machine=_property(monitor, "/machine", "type").removesuffix("-machine") or None,
+        machine=one_line(_property(monitor, "/machine", "type")).removesuffix("-machine") or None,
     )
 
 
@@ -169,7 +169,9 @@ def ask_kind(monitor: Monitor) -> VmKind:
     name = _property(monitor, path, "type")
     kind = _KIND_OF.get(name)
     if kind is None:
-        raise HostError(f"{monitor.name}: a guest protected by {name!r}, which is not known here")
+        raise HostError(
+            f"{monitor.name}: a guest protected by {name[:40]!r}, which is not known here"
+        )
     if kind is VmKind.SEV and ask(monitor, int, "qom-get", path=path, property="policy") & _ES:
         return VmKind.SEV_ES
     return kind

@@ -17,6 +17,8 @@ __all__ = ["CommandError", "Monitor", "ask", "one_line", "qmp_arguments", "what_
 
 _HOST_ADDRESS = re.compile(r"Host virtual address for 0x[0-9a-f]+ \(.*\) is 0x([0-9a-f]{1,16})")
 
+_MOST_SHOWN = 500
+
 T = TypeVar("T")
 
 
@@ -31,7 +33,8 @@ class CommandError(HostError):
     def __init__(self, where: str, error_class: str, description: str) -> None:
         self.error_class = error_class
         self.description = one_line(description)
-        super().__init__(f"{where}: QEMU refuses: {self.description or error_class}")
+        told = self.description or one_line(error_class)
+        super().__init__(f"{where}: QEMU refuses: {told}")
 
 
 class Monitor(Protocol):
@@ -96,7 +99,8 @@ def ask(monitor: Monitor, kind: type[T], command: str, **arguments: object) -> T
     try:
         return msgspec.convert(answer, kind)
     except msgspec.ValidationError as error:
-        raise HostError(f"{monitor.name}: {command}: not the answer of a QEMU: {error}") from error
+        why = one_line(str(error))
+        raise HostError(f"{monitor.name}: {command}: not the answer of a QEMU: {why}") from error
 
 
 def qmp_arguments(arguments: dict[str, object]) -> dict[str, object]:
@@ -110,5 +114,6 @@ def what_is_asked(command: str, arguments: dict[str, object]) -> str:
 
 
 def one_line(text: str) -> str:
-    """Words of somebody else, fit for an error message."""
-    return " ".join(text.split())
+    """Words of somebody else, fit for an error message: bounded, nothing that moves a cursor."""
+    line = " ".join(text.split())
+    return (line if line.isprintable() else ascii(line)[1:-1])[:_MOST_SHOWN]

@@ -73,7 +73,8 @@ class Qmp(Monitor):
             ) from error
         except ExecuteError as error:
             raise CommandError(where, error.error_class, str(error)) from error
-        except (ConnectError, QMPError, OSError, EOFError) as error:
+        except (ConnectError, QMPError, OSError, EOFError, ValueError, RecursionError) as error:
+            # The last two the library lets through: of JSON whose numbers or nests are too long.
             raise HostError(f"{where}: {_cause(error)}") from error
         except AssertionError as error:
             # What the library does if the socket closes just when the session begins.

@@ -64,8 +64,9 @@ class Virsh(Monitor):
         text = self._run(msgspec.json.encode(request).decode(), where)
         try:
             answer = msgspec.json.decode(text, type=_Answer)
-        except msgspec.DecodeError as error:
-            raise HostError(f"{where}: virsh prints no answer of QMP: {error}") from error
+        except (ValueError, RecursionError) as error:
+            why = one_line(str(error))
+            raise HostError(f"{where}: virsh prints no answer of QMP: {why}") from error
         if answer.error:
             raise CommandError(where, answer.error.error_class, answer.error.desc)
         if answer.result is msgspec.UNSET:

@@ -80,6 +80,7 @@ class NearTarget:
     def __init__(self, side: Side) -> None:
         self._side, self.ended = side, ""
         self._rows = [side.rows(block) for block in side.layout.blocks]
+        self._npages = [block.npages for block in side.layout.blocks]
 
     def certificates(self) -> Certificates:
         """Of its platform."""
@@ -99,11 +100,13 @@ class NearTarget:
         """A record from the line.
 
         Raises:
-            RecordRefused: it is not the next one, or not as it was sent.
+            RecordRefused: it is not the next one, not as it was sent, or not of this guest's
+                RAMBlocks; nothing of it was used.
             FirmwareRefused: a packet in it is not as the sender's firmware made it.
         """
         try:
-            self._fill(PagesRecord.decode(self._opener.open(sealed)))
+            record = PagesRecord.decode(self._opener.open(sealed))
+            self._fill(record.check(self._npages, self._packet.arg.hdr_len))
         except KvmencError as error:
             self.ended = str(error)
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -54,13 +55,13 @@ def parse_fault(text: str) -> Fault:
     """
     name, _, when = text.partition("@")
     if name not in list(FaultKind):
-        raise InputError(f"no fault {name!r}: there are {', '.join(FaultKind)}")
+        raise InputError(f"no fault {name[:40]!r}: there are {', '.join(FaultKind)}")
     if "@" not in text:
         return Fault(FaultKind(name))
     if when == _STOPPED:
         return Fault(FaultKind(name), None)
-    if not when.isdecimal() or not 1 <= int(when) <= 10_000:
-        raise InputError(f"{text!r}: after @ comes a round, 1, 2, ..., or {_STOPPED}")
+    if not re.fullmatch("[0-9]{1,5}", when) or not 1 <= int(when) <= 10_000:
+        raise InputError(f"{text[:40]!r}: after @ comes a round, 1, 2, ..., or {_STOPPED}")
     return Fault(FaultKind(name), int(when))
 
 

@@ -20,6 +20,8 @@ from kvmenc.errors import InputError
 from kvmenc.guest.scratch import PAGE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from kvmenc.memory.words import Pages
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Opener", "PagesRecord", "RecordRefused", "Sealer"]
 
-Wrong = Literal["truncated", "tampered", "replayed", "reordered"]
+Wrong = Literal["truncated", "tampered", "replayed", "reordered", "malformed"]
 
 _MAGIC = b"KVR1"
 _HEAD = struct.Struct("<4sQI")  # magic, number, sealed bytes that follow
@@ -42,19 +44,21 @@ _WORDS = {
     "tampered": "it was changed on its way, or is under another key",
     "replayed": "it came before",
     "reordered": "records before it have not come",
+    "malformed": "no sender makes such a one",
 }
 
 
 class RecordRefused(InputError):
-    """A record that is not the next one as it was sent.
+    """A record that is not the next one as it was sent, or not for this guest.
 
     Attributes:
         why: what is wrong with it.
     """
 
-    def __init__(self, why: Wrong, expected: int) -> None:
+    def __init__(self, why: Wrong, expected: int | None = None, detail: str = "") -> None:
         self.why = why
-        super().__init__(f"record {expected} of the stream refused: {why}: {_WORDS[why]}")
+        which = "a record" if expected is None else f"record {expected}"
+        super().__init__(f"{which} of the stream refused: {why}: {detail or _WORDS[why]}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -94,9 +98,19 @@ class PagesRecord:
 
     @classmethod
     def decode(cls, data: bytes) -> PagesRecord:
-        """What ``encode`` made; the seal says that it is whole."""
+        """What ``encode`` made, seen in place: no more memory than ``data`` is taken.
+
+        Raises:
+            RecordRefused: malformed: its counts are not those of what it holds.
+        """
+        if len(data) < _PAGES.size:
+            raise RecordRefused("malformed", detail=f"{len(data)} bytes, fewer than a head")
         block, normal, zero, encrypted, hdr_len = _PAGES.unpack_from(data)
         count = normal + zero + encrypted
+        size = _PAGES.size + count * _PAGE_NUMBER.itemsize
+        size += normal * PAGE + encrypted * (hdr_len + PAGE)
+        if len(data) != size:
+            raise RecordRefused("malformed", detail=f"{len(data)} bytes, its head says {size}")
         numbers = np.frombuffer(data, _PAGE_NUMBER, count, _PAGES.size).astype(np.int64)
         at = _PAGES.size + numbers.nbytes
         contents, at = _rows(data, at, normal, PAGE)
@@ -111,6 +125,52 @@ class PagesRecord:
             headers=headers,
             transports=transports,
         )
+
+    def check(self, sizes: Sequence[int], hdr_len: int) -> PagesRecord:
+        """See that it is of such RAMBlocks; returns it. Whoever stores it needs to look no more.
+
+        Args:
+            sizes: pages of each RAMBlock, by its place in the layout.
+            hdr_len: bytes of a packet's header in this session.
+
+        Raises:
+            RecordRefused: malformed: there is no such RAMBlock or page, a road's pages do not
+                ascend, a page comes by two roads, or headers are of another length.
+        """
+        if self.block >= len(sizes):
+            raise RecordRefused("malformed", detail=f"block {self.block} of {len(sizes)}")
+        npages = sizes[self.block]
+        _check_pages("normal", self.normal, npages)
+        _check_pages("zero", self.zero, npages)
+        _check_pages("encrypted", self.encrypted, npages)
+        if _come_twice(self.normal, self.zero, self.encrypted):
+            raise RecordRefused("malformed", detail="a page comes by two roads")
+        if self.encrypted.size and self.headers.shape[1] != hdr_len:
+            detail = f"headers of {self.headers.shape[1]} bytes, this session's have {hdr_len}"
+            raise RecordRefused("malformed", detail=detail)
+        return self
+
+
+def _check_pages(road: str, pages: Pages, npages: int) -> None:
+    """Ascending, and of the block: so the first and the last tell of all."""
+    if not pages.size:
+        return
+    if np.count_nonzero(pages[1:] <= pages[:-1]):  # quicker than any()
+        raise RecordRefused("malformed", detail=f"its {road} pages do not ascend")
+    first, last = int(pages[0]), int(pages[-1])
+    if first < 0 or last >= npages:
+        odd = last if first >= 0 else first
+        raise RecordRefused("malformed", detail=f"{road} page {odd % 2**64:#x} of {npages:#x}")
+
+
+def _come_twice(*roads: Pages) -> bool:
+    """Whether two roads have a page in common, each ascending by itself."""
+    used = [pages for pages in roads if pages.size]
+    if len(used) < 2:
+        return False
+    pages = np.concatenate(used)
+    pages.sort()
+    return bool(np.count_nonzero(pages[1:] == pages[:-1]))
 
 
 def _rows(data: bytes, at: int, count: int, size: int) -> tuple[Rows, int]:
