@@ -9,6 +9,7 @@ import errno
 from typing import TYPE_CHECKING
 
 from fakekvm import sevdecode as abi
+from fakekvm.decode import PAGE_BYTES
 from fakekvm.errors import oserror
 from fakekvm.sevvm import KMALLOC_MAX_BYTES, Telling
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["command_batch"]
 
-_POOL_PAGES = 4094  # g_trans_mempool: one page's contents each
+_POOL_PAGES = 4094  # g_trans_mempool: what is on the wire, of all
 
 
 def command_batch(sev: SevVm, command: abi.Command) -> None:
@@ -37,13 +38,15 @@ def command_batch(sev: SevVm, command: abi.Command) -> None:
 
 
 def _packets(sev: SevVm, address: int) -> list[abi.Packet]:
-    """What the nodes point to, in their order; a ring has room for so many."""
+    """What the nodes point to, in their order; a ring has room for so many, and the pool too."""
     packets: list[abi.Packet] = []
+    used_bytes = 0
     while address:
         node = abi.NODE.read(sev.memory, address)
-        if len(packets) >= _POOL_PAGES:
+        if len(packets) >= _POOL_PAGES or used_bytes >= _POOL_PAGES * PAGE_BYTES:
             raise oserror(errno.EFAULT)
         packets.append(_checked(sev, node.cmd_data_addr))
+        used_bytes += packets[-1].trans_len
         address = node.next_cmd_addr
     return packets
 

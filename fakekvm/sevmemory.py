@@ -165,7 +165,7 @@ def check_pages(memory: ProcessMemory, first: int, end: int) -> None:
 
 def _check_mapped(pid: int, first: int, end: int) -> None:
     at = first
-    for line in Path(f"/proc/{pid}/maps").read_text("utf-8", "replace").splitlines():
+    for line in Path(f"/proc/{pid}/maps").read_text("utf-8", "replace").split("\n")[:-1]:
         where, rights = line.split(maxsplit=2)[:2]
         start, stop = (int(it, 16) for it in where.split("-"))
         if start <= at < stop and rights.startswith("r"):

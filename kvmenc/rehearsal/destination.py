@@ -30,12 +30,14 @@ class Opening(NamedTuple):
         policy: the guest's.
         pdh: certificate of the source's platform.
         session: what the source's firmware made of SEND_START.
+        hdr_len: bytes of a packet's header.
         key: of the line; both ends have it from elsewhere.
     """
 
     policy: int
     pdh: bytes
     session: bytes
+    hdr_len: int
     key: bytes
 
 
@@ -94,7 +96,7 @@ class NearTarget:
         """
         it = opening
         self._session = ReceiveSession(self._side.sev, it.policy, it.pdh, it.session)
-        self._opener = Opener(it.key)
+        self._opener, self._hdr_len = Opener(it.key), it.hdr_len
 
     def take(self, sealed: bytes | memoryview) -> None:
         """A record from the line.
@@ -106,7 +108,7 @@ class NearTarget:
         """
         try:
             record = PagesRecord.decode(self._opener.open(sealed))
-            self._fill(record.check(self._npages, self._packet.arg.hdr_len))
+            self._fill(record.check(self._npages, self._hdr_len))
         except KvmencError as error:
             self.ended = str(error)
             raise

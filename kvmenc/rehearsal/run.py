@@ -193,7 +193,7 @@ class _Rehearsal:
         key, side = os.urandom(16), source.side
         pdh = side.kernel.firmware.chip.certificates().pdh
         session = self._session = SendSession(side.sev, target.certificates())
-        target.begin(Opening(session.policy, pdh, session.session, key))
+        target.begin(Opening(session.policy, pdh, session.session, session.hdr_len, key))
         self._striker = Striker(wanted.fault)
         listeners: list[Listener] = [_Watch(watch)]
         if wanted.stream is not None:

@@ -186,9 +186,6 @@ def test_a_session_is_received_as_it_was_sent_or_refused_by_name(session: Sessio
     each("sessions received", one, {"done", "BAD_MEASUREMENT"})
 
 
-@pytest.mark.xfail(
-    reason="fakekvm/sevmemory.py looks ahead past 2^64: struct.error", raises=struct.error
-)
 def test_an_address_in_the_last_page_is_an_errno_now_and_in_the_next_command(
     session: Session,
 ) -> None:

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvmenc.errors import CheckFailed
-from kvmenc.firmware import Packet
 from kvmenc.rehearsal import near_target
 from kvmenc.rehearsal.records import Opener, PagesRecord, RecordRefused, Sealer
 from kvmenc.rehearsal.side import guest_layout
@@ -160,7 +159,7 @@ def test_a_destination_takes_nothing_of_a_record_that_is_not_its_guests() -> Non
         block=0, encrypted=np.array([2]), headers=rows(1, 4, 1), transports=rows(1, PAGE, 2)
     )
     with near_target(shape) as target:
-        target._packet = Packet(52)
+        target._hdr_len = 52
         for plain in (*wrong, record.encode(), headers.encode(), b"", record.encode()[:-1]):
             target._opener = Opener(KEY)
             with pytest.raises(RecordRefused, match="malformed"):

@@ -142,7 +142,7 @@ def test_a_destination_that_has_refused_a_record_never_runs_the_guest() -> None:
     ):
         session = SendSession(source.side.sev, target.certificates())
         pdh = source.side.kernel.firmware.chip.certificates().pdh
-        target.begin(Opening(session.policy, pdh, session.session, bytes(16)))
+        target.begin(Opening(session.policy, pdh, session.session, session.hdr_len, bytes(16)))
         target.take(b"no record")
         with pytest.raises(TargetRefused, match="truncated"):
             target.finish({})
