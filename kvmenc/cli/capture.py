@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kvmenc.cli.common import json_option, progress
+from kvmenc.cli.common import check_outputs, json_option, progress
 from kvmenc.cli.monitor import monitor_options, open_monitor
 from kvmenc.cli.show import show
+from kvmenc.errors import InputError
 
 if TYPE_CHECKING:
     from kvmenc.watch.wishes import Watched, Wishes
@@ -79,7 +80,9 @@ def command(
 
     if trace and not during_migration:
         raise click.UsageError("--trace goes with --during-migration")
-    _check_writable(output)
+    check_outputs(output, inputs=[enc_log, trace])
+    if output.exists() and not output.is_file():
+        raise InputError(f"{output}: it is no regular file, and what is written is read again")
     wishes = Wishes(
         seconds=seconds,
         pid=pid,
@@ -105,17 +108,3 @@ def _watch(qmp: Path | None, domain: str | None, wishes: Wishes) -> Watched:
         progress("watching the guest", wishes.seconds) as update,
     ):
         return watch(monitor, wishes, lambda seconds, _pages: update(seconds))
-
-
-def _check_writable(output: Path) -> None:
-    """Better said now than after a minute of watching."""
-    from tempfile import TemporaryFile  # noqa: PLC0415
-
-    from kvmenc.errors import InputError  # noqa: PLC0415
-
-    try:
-        TemporaryFile(dir=output.absolute().parent).close()
-    except OSError as error:
-        raise InputError(f"{output}: no file can be written there: {error.strerror}") from error
-    if output.is_dir():
-        raise InputError(f"{output}: no file can be written there: it is a directory")

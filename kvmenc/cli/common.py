@@ -6,15 +6,16 @@ import os
 import sys
 import time
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import click
 
 from kvmenc import package_version, units
-from kvmenc.errors import InputError
+from kvmenc.errors import InputError, KvmencError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
 
     from msgspec import Struct
     from rich.console import Console
@@ -25,6 +26,7 @@ __all__ = [
     "PAGE_RATE",
     "TIME",
     "Unit",
+    "check_outputs",
     "console",
     "downtime_limit_option",
     "emit_json",
@@ -35,6 +37,7 @@ __all__ = [
     "private_rate_option",
     "progress",
     "time_limit_option",
+    "write_output",
 ]
 
 
@@ -114,6 +117,53 @@ def console(*, stderr: bool = False) -> Console:
     from kvmenc.report.terminal import Terminal  # noqa: PLC0415 - rich is slow to import
 
     return Terminal(stderr=stderr, markup=False, highlight=False, emoji=False)
+
+
+def check_outputs(*outputs: Path | None, inputs: Iterable[Path | None] = ()) -> None:
+    """Say now that a file cannot be written, and not when the work is done.
+
+    Args:
+        outputs: what will be written; None: nothing.
+        inputs: what is read, and must not be written over.
+
+    Raises:
+        UsageError: one file is given twice.
+        InputError: one cannot be written.
+    """
+    from kvmenc.atomic import check_writable  # noqa: PLC0415 - only some commands write files
+
+    taken = {os.path.realpath(it) for it in inputs if it}
+    for output in filter(None, outputs):
+        with _unwritable(output):
+            check_writable(output)
+        name = os.path.realpath(output)
+        if name in taken and (output.is_file() or not output.exists()):
+            raise click.UsageError(f"{output} is given twice: each file needs a name of its own")
+        taken.add(name)
+
+
+def write_output(output: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write a file that an option names: whole or not at all, where it is a file.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    from kvmenc.atomic import write_atomically  # noqa: PLC0415 - only some commands write files
+
+    with _unwritable(output):
+        write_atomically(output, write)
+
+
+@contextmanager
+def _unwritable(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except (KvmencError, BrokenPipeError):  # some of the first are OSErrors, and not of this file
+        raise
+    except FileNotFoundError as error:
+        raise InputError(f"{output}: there is no folder {output.parent}") from error
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written: {error.strerror or error}") from error
 
 
 @contextmanager

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import click
 
 from fakekvm.completions import complete_scenario
 from kvmenc.cli.common import (
     PAGE_RATE,
+    check_outputs,
     console,
     downtime_limit_option,
     emit_json,
@@ -19,12 +20,13 @@ from kvmenc.cli.common import (
     max_bandwidth_option,
     progress,
     time_limit_option,
+    write_output,
 )
 from kvmenc.cli.planned import SHARE, SIZE
-from kvmenc.errors import InputError, KvmencError
+from kvmenc.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from contextlib import AbstractContextManager
 
     from fakekvm import Host
@@ -150,14 +152,12 @@ def command(
     Exit status 0 if the guest is whole at the end that has it, 1 if a page is wrong, it does not
     converge, or the fault did not strike.
     """
-    for path in filter(None, (stream, run_path)):
-        if not path.parent.is_dir():
-            raise InputError(f"{path}: there is no folder {path.parent} to keep it in")
+    check_outputs(stream, run_path)
     found = _rehearsed(given, _wanted(given), stream)
     if run_path:
         from kvmenc.rehearsal import run_file  # noqa: PLC0415
 
-        _keep(run_path, lambda file: file.write(run_file(found, run_path.stem)))
+        write_output(run_path, lambda file: file.write(run_file(found, run_path.stem)))
     if as_json:
         emit_json(found.result)
     else:
@@ -199,7 +199,7 @@ def _rehearsed(given: dict[str, Any], wanted: Wanted, stream: Path | None) -> Re
     if stream is None:
         return _rehearse(given, wanted)
     found: list[Rehearsed] = []
-    _keep(
+    write_output(
         stream,
         lambda file: found.append(_rehearse(given, replace(wanted, stream=cast("BinaryIO", file)))),
     )
@@ -220,17 +220,6 @@ def _rehearse(given: dict[str, Any], wanted: Wanted) -> Rehearsed:
                 update(moved_pages)
 
             return rehearse(source, wanted, far_target, moved)
-
-
-def _keep(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    from kvmenc.atomic import write_atomically  # noqa: PLC0415 - slow to import
-
-    try:
-        write_atomically(path, write)
-    except KvmencError:
-        raise
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def _source(given: dict[str, Any], wanted: Wanted) -> AbstractContextManager[Source]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -51,8 +52,21 @@ _WORDS = frozenset(
 )
 
 
+# With these rich fills up the cells of a table, and ends lines that it breaks.
+_BLANKS_AT_ENDS = re.compile(r" +$", re.MULTILINE)
+
+
 class Terminal(Console):
     """A console that leaves a broken pipe to its caller instead of ending the program."""
+
+    def print(self, *objects: Any, **options: Any) -> None:  # noqa: ANN401 - as rich's own
+        """Print; into a pipe or a file without blanks at the ends of lines."""
+        if self.is_terminal:
+            super().print(*objects, **options)
+            return
+        with self.capture() as printed:
+            super().print(*objects, **options)
+        self.file.write(_BLANKS_AT_ENDS.sub("", printed.get()))
 
     def on_broken_pipe(self) -> None:
         """Called by rich while it handles a BrokenPipeError."""
@@ -90,7 +104,7 @@ def print_plan(plan: Plan, console: Console) -> None:
 def verdict_line(plan: Plan) -> str:
     """Whether it converges, and after what."""
     sent = units.format_size(plan.totals.bytes.total)
-    rounds = f"{len(plan.rounds)} round{'s' if len(plan.rounds) > 1 else ''}"
+    rounds = f"{len(plan.rounds)} round{'' if len(plan.rounds) == 1 else 's'}"
     if plan.total_time_ms is None or plan.downtime_ms is None:
         tried = units.format_time(sum(one.ms for one in plan.rounds))
         return f"Does not converge: given up after {tried}, {rounds} and {sent} sent."

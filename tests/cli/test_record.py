@@ -89,7 +89,7 @@ def test_what_a_host_refused_is_recorded_too(
         (("--backend", "Replay:x"), 2, "'Replay:x' is none of"),
         (("--backend", "replay:none"), 4, "kvmenc: none: cannot be read: No such file"),
         (("--backend", "replay:/dev/null"), 4, "kvmenc: /dev/null: not a usable recording: line 1"),
-        (("--backend", "fake", "--record", "no/such"), 4, "there is no folder no to keep"),
+        (("--backend", "fake", "--record", "no/such"), 4, "no/such: there is no folder no"),
         (("--record-contents",), 2, "--record-contents goes with --record FILE"),
         (("--backend", "replay:x", "--record", "y"), 2, "--record goes without --backend replay"),
     ],
