@@ -101,8 +101,11 @@ def _planned(capture: Capture, given: dict[str, object]) -> tuple[Plan, Grid]:
     assumed = link_found(given)
     parameters, profile = parameters_of(given), profile_of(given, capture)
     plan = advised_plan(capture, parameters, profile, assumed)
+    bandwidths, limits_ms = default_grid()
+    bandwidths = sorted({*bandwidths, plan.inputs.max_bandwidth_bytes_per_s})
+    limits_ms = sorted({*limits_ms, plan.inputs.downtime_limit_ms})
     with progress("planning the grid", 1) as update:
-        return plan, make_grid(capture, *default_grid(), parameters, profile, update)
+        return plan, make_grid(capture, bandwidths, limits_ms, parameters, profile, update)
 
 
 def _words(written: Written) -> list[str]:
