@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kvmenc.cli.common import check_outputs, json_option, progress
+from kvmenc.cli.common import Seconds, Whole, check_outputs, json_option, progress
 from kvmenc.cli.monitor import monitor_options, open_monitor
 from kvmenc.cli.show import show
 from kvmenc.errors import InputError
@@ -36,13 +36,13 @@ _SOURCES = ("bitmap", "hypercalls", "content", "all-private", "all-shared")
 @monitor_options
 @click.option(
     "--seconds",
-    type=click.FloatRange(1, 86400),
+    type=Seconds(1, 86400),
     default=10.0,
     show_default=True,
     help="How long to watch; over 57, in windows.",
 )
 @click.option("-o", "--output", type=_FILE, required=True, metavar="FILE", help="The capture.")
-@click.option("--pid", type=click.IntRange(1), help="QEMU's process, if QEMU names another.")
+@click.option("--pid", type=Whole(1), help="QEMU's process, if QEMU names another.")
 @click.option(
     "--private",
     type=click.Choice(_SOURCES),

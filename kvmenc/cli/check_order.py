@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from kvmenc.cli.common import console, emit_json, json_option, progress
+from kvmenc.cli.common import Whole, console, emit_json, json_option, progress
 
 __all__ = ["command"]
 
@@ -22,7 +22,7 @@ Examples:
 @click.option("--quick", is_flag=True, help="One page and vCPU, two live rounds: seconds.")
 @click.option(
     "--rounds",
-    type=click.IntRange(1, 6),
+    type=Whole(1, 6),
     show_default="3, with --quick 2",
     help="Live rounds before the guest is stopped.",
 )

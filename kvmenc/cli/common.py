@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -25,7 +26,10 @@ __all__ = [
     "BANDWIDTH",
     "PAGE_RATE",
     "TIME",
+    "Percent",
+    "Seconds",
     "Unit",
+    "Whole",
     "check_outputs",
     "console",
     "downtime_limit_option",
@@ -58,6 +62,48 @@ class Unit(click.ParamType):  # type: ignore[type-arg]  # generic only in new ve
             return self._parse(str(value))
         except InputError as error:
             self.fail(str(error), param, ctx)
+
+
+class Whole(click.IntRange):
+    """A whole number; called by its name where it is none."""
+
+    name = "integer"
+
+
+class Percent(click.FloatRange):
+    """A percentage, as ``50`` or ``50%``."""
+
+    name = "percentage"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Read ``value``."""
+        return float(super().convert(str(value).removesuffix("%"), param, ctx))
+
+
+class Seconds(click.FloatRange):
+    """A time, as ``10`` or with a unit: ``10s``, ``2min``."""
+
+    name = "seconds"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Read ``value``; a number alone is seconds, as the option's name says."""
+        text = str(value)
+        try:
+            seconds: float | str = text if _is_number(text) else units.parse_time_ms(text) / 1000
+        except InputError as error:
+            self.fail(f"{error}; without one it is seconds", param, ctx)
+        return float(super().convert(seconds, param, ctx))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 BANDWIDTH = Unit("bandwidth", units.parse_bandwidth_bytes_per_s)

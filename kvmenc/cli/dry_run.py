@@ -11,6 +11,7 @@ import click
 from fakekvm.completions import complete_scenario
 from kvmenc.cli.common import (
     PAGE_RATE,
+    Whole,
     check_outputs,
     console,
     downtime_limit_option,
@@ -80,7 +81,7 @@ def _complete_fault(_ctx: click.Context, _param: click.Parameter, incomplete: st
     help="What its vCPUs do; see docs/fakekvm.md.",
 )
 @click.option(
-    "--vcpus", type=click.IntRange(1, 64), help="How many a scenario's guest has.", show_default="1"
+    "--vcpus", type=Whole(1, 64), help="How many a scenario's guest has.", show_default="1"
 )
 @click.option("--threads", is_flag=True, help="Each vCPU in a thread, not one after the other.")
 @click.option(
@@ -93,7 +94,7 @@ def _complete_fault(_ctx: click.Context, _param: click.Parameter, incomplete: st
     show_default="25%",
     help="So many of the built-in guest's pages are private.",
 )
-@click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), help="Of what the guest does.")
+@click.option("--seed", type=Whole(0, (1 << 63) - 1), help="Of what the guest does.")
 @click.option(
     "--protocol",
     metavar="NAME",

@@ -11,6 +11,8 @@ import click
 from kvmenc.cli.common import (
     BANDWIDTH,
     TIME,
+    Percent,
+    Seconds,
     console,
     emit_json,
     json_option,
@@ -47,7 +49,7 @@ expect a migration of its domain that it did not begin.
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--seconds",
-    type=click.FloatRange(1, 3600),
+    type=Seconds(1, 3600),
     default=5.0,
     show_default=True,
     help="How long to watch the guest first, without FILE.",
@@ -59,7 +61,7 @@ expect a migration of its domain that it did not begin.
 @private_rate_option
 @click.option(
     "--cancel-over",
-    type=click.FloatRange(1),
+    type=Percent(1),
     metavar="PERCENT",
     help="Cancel when it takes so much longer than predicted.",
 )

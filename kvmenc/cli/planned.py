@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from kvmenc import units
-from kvmenc.cli.common import BANDWIDTH, Unit, private_rate_option, progress, time_limit_option
+from kvmenc.cli.common import (
+    BANDWIDTH,
+    Percent,
+    Unit,
+    Whole,
+    private_rate_option,
+    progress,
+    time_limit_option,
+)
 from kvmenc.errors import HostError, InputError
 
 if TYPE_CHECKING:
@@ -35,7 +43,7 @@ _OPTIONS = (
     click.option(
         "--private-batch",
         "private_batch_pages",
-        type=click.IntRange(1, 1 << 20),
+        type=Whole(1, 1 << 20),
         metavar="PAGES",
         help="Private pages that one command of the firmware takes; Hygon's QEMU: 4094.",
     ),
@@ -50,14 +58,14 @@ _OPTIONS = (
     click.option(
         "--multifd",
         "multifd_channels",
-        type=click.IntRange(1, 255),
+        type=Whole(1, 255),
         metavar="CHANNELS",
         help="With QEMU's multifd, of so many connections.",
     ),
     click.option(
         "--xbzrle",
         "encoded_percent",
-        type=click.FloatRange(0, 100, min_open=True),
+        type=Percent(0, 100, min_open=True),
         metavar="PERCENT",
         help="With QEMU's xbzrle; a page's difference is this much of the page.",
     ),
@@ -74,7 +82,7 @@ _OPTIONS = (
         "qemu",
         metavar="VERSION",
         show_default="that of the capture, else 10.0",
-        help="By the rules of which QEMU: 7.2, 8.2, 10.0, 10.2, 11.",
+        help="By the rules of which QEMU; they changed in 7.2, 8.2, 10.0, 10.2, 11.",
     ),
 )
 
@@ -199,7 +207,7 @@ def profile_of(given: dict[str, object], capture: Capture) -> Profile:
     """
     from kvmenc.plan import profile_for, profile_named  # noqa: PLC0415 - numpy is slow to import
 
-    if given.get("qemu"):
+    if given.get("qemu") is not None:
         return profile_named(str(given["qemu"]))
     return profile_for(capture.provenance.qemu if capture.provenance else None)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kvmenc.cli.backend import backend_option, carried, record_options, wished_record
-from kvmenc.cli.common import console, emit_json, json_option, progress
+from kvmenc.cli.common import Seconds, console, emit_json, json_option, progress
 
 if TYPE_CHECKING:
     from kvmenc.backend import Backend
@@ -47,7 +47,7 @@ _CERTIFICATE = click.Path(path_type=Path)
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(0.1, 3600),
+    type=Seconds(0.1, 3600),
     show_default="10",
     help="How long to measure the firmware.",
 )

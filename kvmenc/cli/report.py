@@ -85,7 +85,8 @@ def command(*, file: Path, output: Path, room_bytes: float, as_json: bool, **giv
     check_outputs(output, inputs=[file])
     with open_capture(file) as capture:
         plan, grid = _planned(capture.capture, given)
-        memory = Memory.of(capture, round(room_bytes))
+        with progress("packing the bitmaps", capture.capture.npages) as update:
+            memory = Memory.of(capture, round(room_bytes), update)
     content = page(memory, plan, grid)
     write_output(output, lambda file: file.write(content))
     written = Written.of(str(output), len(content), memory, plan)

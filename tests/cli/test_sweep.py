@@ -60,7 +60,7 @@ def test_the_table_has_80_columns_and_a_dash_where_it_does_not_converge(busy: st
     slowest = next(line for line in lines if line.startswith("100 Mbit/s"))
     assert slowest.split()[2:] == ["-"] * 6
     assert "10 % less/more at " in out
-    assert "change the total time by: bandwidth +" in out.replace("\n", "")
+    assert "change the total time by: bandwidth +" in out.replace("\n", " ")
 
 
 def test_lists_may_be_given_several_times_and_with_commas(busy: str) -> None:
