@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from contextlib import ExitStack, contextmanager
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
@@ -79,7 +79,8 @@ class Percent(click.FloatRange):
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
         """Read ``value``."""
-        return float(super().convert(str(value).removesuffix("%"), param, ctx))
+        number: Any = str(value).removesuffix("%")  # click says float, and takes text
+        return float(super().convert(number, param, ctx))
 
 
 class Seconds(click.FloatRange):
@@ -93,7 +94,7 @@ class Seconds(click.FloatRange):
         """Read ``value``; a number alone is seconds, as the option's name says."""
         text = str(value)
         try:
-            seconds: float | str = text if _is_number(text) else units.parse_time_ms(text) / 1000
+            seconds = float(text) if _is_number(text) else units.parse_time_ms(text) / 1000
         except InputError as error:
             self.fail(f"{error}; without one it is seconds", param, ctx)
         return float(super().convert(seconds, param, ctx))
