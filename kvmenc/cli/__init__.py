@@ -68,6 +68,19 @@ class Root(click.Group):
         command.name = cmd_name  # in their modules all are called `command`
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click; a name that is none gets the ones that are like it."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from difflib import get_close_matches  # noqa: PLC0415 - only for a slip of the pen
+
+            like = get_close_matches(args[0].lower(), COMMANDS)
+            meant = f" Did you mean {' or '.join(like)}?" if like else ""
+            raise click.UsageError(f"{error.message}{meant}", ctx) from None
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the list of commands without importing them."""
         with formatter.section("Commands"):

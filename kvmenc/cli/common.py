@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from contextlib import ExitStack, contextmanager
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
+    from click.types import OptionHelpExtra
     from msgspec import Struct
     from rich.console import Console
     from rich.progress import Progress
+
+Command = TypeVar("Command", bound="Callable[..., Any]")
 
 __all__ = [
     "BANDWIDTH",
@@ -37,9 +40,11 @@ __all__ = [
     "json_option",
     "link_option",
     "max_bandwidth_option",
+    "option",
     "package_version",
     "private_rate_option",
     "progress",
+    "say",
     "time_limit_option",
     "write_output",
 ]
@@ -111,42 +116,62 @@ BANDWIDTH = Unit("bandwidth", units.parse_bandwidth_bytes_per_s)
 TIME = Unit("time", units.parse_time_ms)
 PAGE_RATE = Unit("page-rate", units.parse_page_rate_pps)
 
-max_bandwidth_option = click.option(
+
+class _Option(click.Option):
+    """Shows a default in words as it shows a number: click puts words into parentheses."""
+
+    def get_help_extra(self, ctx: click.Context) -> OptionHelpExtra:
+        """What stands in brackets behind the help."""
+        extra = super().get_help_extra(ctx)
+        if isinstance(self.show_default, str):
+            extra["default"] = self.show_default
+        return extra
+
+
+def option(
+    *names: str,
+    **attributes: Any,  # noqa: ANN401 - whatever click takes
+) -> Callable[[Command], Command]:
+    """``click.option``, whose defaults read alike."""
+    return click.option(*names, cls=_Option, **attributes)
+
+
+max_bandwidth_option = option(
     "--max-bandwidth",
     "max_bandwidth_bytes_per_s",
     type=BANDWIDTH,
     show_default="128MiB/s, as in QEMU",
     help="QEMU's cap while the guest runs: 1GB/s, 10Gbit.",
 )
-link_option = click.option(
+link_option = option(
     "--link",
     "link_bytes_per_s",
     type=BANDWIDTH,
     show_default="max-bandwidth",
     help="The network's speed; the stopped guest is sent at it.",
 )
-downtime_limit_option = click.option(
+downtime_limit_option = option(
     "--downtime-limit",
     "downtime_limit_ms",
     type=TIME,
     show_default="300ms, as in QEMU",
     help="The pause that QEMU may plan for: 300ms, 1s.",
 )
-time_limit_option = click.option(
+time_limit_option = option(
     "--time-limit",
     "time_limit_ms",
     type=TIME,
     show_default="none",
     help="Longer than this counts as not converging: 10min.",
 )
-private_rate_option = click.option(
+private_rate_option = option(
     "--private-rate",
     "private_rate_pps",
     type=PAGE_RATE,
     show_default="400pps, AMD's published rate",
     help="Private pages per second through the firmware: 400pps.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+json_option = option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 
 
 def emit_json(result: Struct) -> None:
@@ -157,6 +182,11 @@ def emit_json(result: Struct) -> None:
     schema = {"schema": fields.pop("schema"), "kvmenc_version": package_version()}
     data = msgspec.json.encode(schema | fields)
     click.echo(msgspec.json.format(data, indent=2))
+
+
+def say(text: str) -> None:
+    """A message on stderr."""
+    click.echo(f"kvmenc: {text}", err=True)
 
 
 def console(*, stderr: bool = False) -> Console:

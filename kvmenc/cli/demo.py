@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kvmenc.cli.backend import backend_option, carried, record_options, wished_record
-from kvmenc.cli.common import check_outputs, console, emit_json, json_option, progress
+from kvmenc.cli.common import check_outputs, console, emit_json, json_option, progress, say
 
 if TYPE_CHECKING:
     from kvmenc.cli.backend import Replay
@@ -60,7 +60,7 @@ def command(
     wished = wished_record(record, contents=record_contents)
     check_outputs(output, record)
     with (
-        carried(backend or best_backend(), wished, open_scratch_backend) as carrier,
+        carried(backend or best_backend(say), wished, open_scratch_backend) as carrier,
         ScratchRun(carrier) as run,
     ):
         with progress("watching the guest", SYNC_AT_MS[-1]) as update:

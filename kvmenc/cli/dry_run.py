@@ -19,6 +19,7 @@ from kvmenc.cli.common import (
     json_option,
     link_option,
     max_bandwidth_option,
+    option,
     progress,
     time_limit_option,
     write_output,
@@ -68,34 +69,31 @@ def _complete_fault(_ctx: click.Context, _param: click.Parameter, incomplete: st
 
 
 @click.command(epilog=_EXAMPLES)
-@click.option(
+@option(
     "--backend",
     type=click.Choice(["fake", "local"]),
     default="fake",
-    help="The guest on fakekvm (default), or a real one on /dev/kvm.",
+    show_default=True,
+    help="The guest on fakekvm, or a real one on /dev/kvm.",
 )
-@click.option(
+@option(
     "--scenario",
     metavar="NAME|FILE",
     shell_complete=complete_scenario,
     help="What its vCPUs do; see docs/fakekvm.md.",
 )
-@click.option(
-    "--vcpus", type=Whole(1, 64), help="How many a scenario's guest has.", show_default="1"
-)
-@click.option("--threads", is_flag=True, help="Each vCPU in a thread, not one after the other.")
-@click.option(
-    "--memory", "memory_bytes", type=SIZE, show_default="64MiB", help="Of a fake guest: 4GiB."
-)
-@click.option(
+@option("--vcpus", type=Whole(1, 64), help="How many a scenario's guest has.", show_default="1")
+@option("--threads", is_flag=True, help="Each vCPU in a thread, not one after the other.")
+@option("--memory", "memory_bytes", type=SIZE, show_default="64MiB", help="Of a fake guest: 4GiB.")
+@option(
     "--private",
     "private_share",
     type=SHARE,
     show_default="25%",
     help="So many of the built-in guest's pages are private.",
 )
-@click.option("--seed", type=Whole(0, (1 << 63) - 1), help="Of what the guest does.")
-@click.option(
+@option("--seed", type=Whole(0, (1 << 63) - 1), help="Of what the guest does.")
+@option(
     "--protocol",
     metavar="NAME",
     show_default="kvmenc's own",
@@ -103,7 +101,7 @@ def _complete_fault(_ctx: click.Context, _param: click.Parameter, incomplete: st
 )
 @max_bandwidth_option
 @link_option
-@click.option(
+@option(
     "--private-rate",
     "private_rate_pps",
     type=PAGE_RATE,
@@ -113,20 +111,20 @@ def _complete_fault(_ctx: click.Context, _param: click.Parameter, incomplete: st
 )
 @downtime_limit_option
 @time_limit_option
-@click.option(
+@option(
     "--fault",
     metavar="NAME[@ROUND]",
     shell_complete=_complete_fault,
     help="What goes wrong, in round 2 or ROUND (1, ..., stopped): link-cut, cancel, send-error,"
     " destination-refuses.",
 )
-@click.option(
+@option(
     "--stream",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
     help="Keep what was sent, for `kvmenc stream FILE`.",
 )
-@click.option(
+@option(
     "--run",
     "run_path",
     type=click.Path(path_type=Path, dir_okay=False),

@@ -16,6 +16,7 @@ from kvmenc.cli.common import (
     console,
     emit_json,
     json_option,
+    option,
     progress,
     write_output,
 )
@@ -58,7 +59,7 @@ def default_grid() -> tuple[list[float], list[float]]:
 
 @click.command(epilog=_EXAMPLES)
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option(
+@option(
     "--bandwidth",
     "bandwidths",
     multiple=True,
@@ -68,7 +69,7 @@ def default_grid() -> tuple[list[float], list[float]]:
     show_default="100Mbit to 40Gbit",
     help="QEMU's cap and the network's speed: 1Gbit,10Gbit.",
 )
-@click.option(
+@option(
     "--downtime-limit",
     "downtime_limits",
     multiple=True,
@@ -79,8 +80,8 @@ def default_grid() -> tuple[list[float], list[float]]:
     help="The pauses that QEMU may plan for: 300ms,1s.",
 )
 @plan_options
-@click.option("--csv", "as_csv", is_flag=True, help="A line for each cell on stdout.")
-@click.option("--svg", type=click.Path(path_type=Path), help="Draw the grid into this file.")
+@option("--csv", "as_csv", is_flag=True, help="A line for each cell on stdout.")
+@option("--svg", type=click.Path(path_type=Path), help="Draw the grid into this file.")
 @json_option
 @click.pass_context
 def command(

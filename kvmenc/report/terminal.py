@@ -13,7 +13,7 @@ from kvmenc import units
 from kvmenc.report.advice import advice_words, interval_words
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
     from typing import TypeVar
 
     from rich.console import JustifyMethod
@@ -30,9 +30,11 @@ __all__ = [
     "elided",
     "guest_words",
     "inputs_line",
+    "parts_table",
     "print_plan",
     "rate_words",
     "round_name",
+    "sentence",
     "verdict_line",
 ]
 
@@ -77,7 +79,7 @@ def print_plan(plan: Plan, console: Console) -> None:
     """Verdict first, then why, the rounds, the totals and what all that rests on."""
     style = "bold green" if plan.verdict == "converges" else "bold red"
     console.print(Text(verdict_line(plan), style))
-    console.print(Text(f"{plan.reason[0].upper()}{plan.reason[1:]}.\n"))
+    console.print(Text(f"{sentence(plan.reason)}\n"))
     if plan.interval:
         style = "bold yellow" if plan.interval.knife_edge else ""
         console.print(Text(f"{interval_words(plan.interval)}\n", style))
@@ -96,9 +98,14 @@ def print_plan(plan: Plan, console: Console) -> None:
         console.print(Text(f"\n{heading}"))
         for line in lines:
             console.print(bullet(line))
-        console.print(Text())
+    console.print(Text())
     for line in plan.assumptions:
         console.print(bullet(line))
+
+
+def sentence(text: str) -> str:
+    """A reason, which has neither a capital nor a full stop, with both."""
+    return f"{text[:1].upper()}{text[1:].removesuffix('.')}."
 
 
 def verdict_line(plan: Plan) -> str:
@@ -248,6 +255,14 @@ def _totals_table(plan: Plan) -> Table:
 
 def _size(size_bytes: int) -> str:
     return units.format_size(size_bytes) if size_bytes else "-"
+
+
+def parts_table(parts: Iterable[tuple[str, bool, str]]) -> Table:
+    """What was real: a part's name, whether it was, and by what."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for name, real, how in parts:
+        table.add_row(name, Text("real", "green") if real else Text("fake", "yellow"), Text(how))
+    return table
 
 
 def bullet(line: str) -> Table:
