@@ -56,7 +56,7 @@ def test_the_limits_asked_for_are_marked_in_the_grid(file: Path, tmp_path: Path)
         asked = [it for it in grid.all() if "asked" in it.attributes.get("class", "").split()]
         assert [it.text() for it in asked[:2]] == ["250 ms", "2.4 Gbit/s"]
         assert len(asked) == 3
-        assert asked[2].text().endswith("(as in the plan above)")
+        assert asked[2].text().endswith("(the limits of the plan above)")
         assert words in grid.text()
 
 

@@ -83,7 +83,7 @@ def _marked(text: str, asked: bool) -> Element:
 
 
 def _cell(cell: Cell, shade: int | None, asked: bool) -> Element:
-    heard = tag("span", " (as in the plan above)", class_="heard") if asked else None
+    heard = tag("span", " (the limits of the plan above)", class_="heard") if asked else None
     more = " asked" if asked else ""
     if cell.total_time_ms is None or cell.downtime_ms is None:
         words = tag("span", "does not converge", class_="heard")
