@@ -83,8 +83,7 @@ def command(
         raise click.UsageError("--trace goes with --during-migration")
     _check_source(private, {"bitmap": enc_revision, "hypercalls": enc_log})
     check_outputs(output, inputs=[enc_log, trace])
-    if output.exists() and not output.is_file():
-        raise InputError(f"{output}: it is no regular file, and what is written is read again")
+    _check_files(output, enc_log, trace)
     wishes = Wishes(
         seconds=seconds,
         pid=pid,
@@ -107,6 +106,15 @@ def _check_source(private: str | None, needed: dict[str, object]) -> None:
     if private in needed and needed[private] is None:
         option = {"bitmap": "--enc-revision NAME", "hypercalls": "--enc-log FILE"}[private]
         raise click.UsageError(f"--private {private} goes with {option}")
+
+
+def _check_files(output: Path, *logs: Path | None) -> None:
+    """Likewise: the output is read again to be shown, and logs only when their turn comes."""
+    if output.exists() and not output.is_file():
+        raise InputError(f"{output}: it is no regular file, and what is written is read again")
+    for log in filter(None, logs):
+        if not log.exists():
+            raise InputError(f"{log}: there is no such file")
 
 
 def _watch(qmp: Path | None, domain: str | None, wishes: Wishes) -> Watched:

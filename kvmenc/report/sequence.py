@@ -10,7 +10,7 @@ import functools
 import re
 from typing import IO, TYPE_CHECKING, NamedTuple
 
-from kvmenc.atomic import write_atomically
+from kvmenc.atomic import check_writable, write_atomically
 from kvmenc.errors import InputError
 from kvmenc.ordering.hostcode import Call
 from kvmenc.ordering.pages import Act
@@ -44,10 +44,11 @@ def made_directory(path: Path) -> Path:
     """A directory for pictures, made if it is not there.
 
     Raises:
-        InputError: it cannot be made.
+        InputError: it cannot be made, or be written into.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
+        check_writable(path / "picture.svg")
     except FileExistsError as error:
         raise InputError(f"{path}: no pictures can be written there: it is no folder") from error
     except OSError as error:

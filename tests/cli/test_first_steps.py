@@ -58,6 +58,8 @@ def test_names_of_hosts_are_not_torn() -> None:
         ("capture --qmp none -o /dev/null", 4, "/dev/null: it is no regular file, and what is"),
         ("capture --qmp none -o new --private bitmap", 2, "goes with --enc-revision NAME"),
         ("capture --qmp none -o new --private hypercalls", 2, "goes with --enc-log FILE"),
+        ("capture --qmp none -o new --enc-log no.log", 4, "no.log: there is no such file"),
+        ("capture --qmp none -o new --during-migration --trace no.log", 4, "no.log: there is no"),
         ("layout --qmp a.capture", 3, "a.capture: connecting by QMP: "),
         ("check-order --svg a.capture", 4, "a.capture: no pictures can be written there: it is no"),
     ],
