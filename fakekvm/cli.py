@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from typing import TYPE_CHECKING
 
 import click
@@ -12,6 +13,8 @@ from fakekvm.host import host_named, host_names
 from fakekvm.record import command as record_command
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from fakekvm.machine import Machine
     from fakekvm.supervisor import Over
 
@@ -33,6 +36,25 @@ def _port(_ctx: click.Context, param: click.Parameter, value: str | None) -> int
     return port
 
 
+def _lines(words: Iterable[str]) -> str:
+    """In lines of the help, none of them broken inside of a name, as click would."""
+    filled = textwrap.wrap(" ".join(words), 76, break_on_hyphens=False)
+    return "\n".join(f"  {line}" for line in filled)
+
+
+_EXAMPLES = f"""\b
+Hosts:
+{_lines(host_names())}
+
+\b
+Examples:
+  fakekvm run -- make test
+  fakekvm run --host sev-es -- kvmenc probe
+  fakekvm run --host no-kvm -- kvmenc demo
+  fakekvm run --scenario kexec -- ./vmm
+"""
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
 @click.version_option(package_name="kvmenc", prog_name="fakekvm", message="%(prog)s %(version)s")
 def main() -> None:
@@ -43,17 +65,18 @@ def main() -> None:
     "run",
     context_settings={"allow_interspersed_args": False},
     short_help="A program, its /dev/kvm answered by the fake.",
+    epilog=_EXAMPLES,
 )
 @click.option(
     "--host",
     type=click.Choice(host_names()),
     metavar="NAME",
-    help="The machine that is played; the scenario's, else mainline, if it is not given. One of "
-    f"{', '.join(host_names())}.",
+    help="The machine that is played, by a name from below; the scenario's, else mainline, if it is"
+    " not given.",
 )
 @click.option(
     "--scenario",
-    metavar="FILE",
+    metavar="NAME|FILE",
     shell_complete=complete_scenario,
     help="What the guests do, and on which machine: a file, or the name of one that comes with"
     " fakekvm. Without it each KVM_RUN writes some pages, then halts.",

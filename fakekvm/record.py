@@ -13,11 +13,18 @@ __all__ = ["command"]
 
 _INTERRUPTED = 130
 
+_EXAMPLES = """\b
+Examples:
+  fakekvm record -o host.recording -- kvmenc probe
+  kvmenc probe --backend replay:host.recording
+"""
+
 
 @click.command(
     "record",
     context_settings={"allow_interspersed_args": False},
     short_help="A program's calls of the real KVM, kept for replay.",
+    epilog=_EXAMPLES,
 )
 @click.option(
     "-o",

@@ -7,6 +7,7 @@ answered by fakekvm laid over it. Elsewhere all of it is fakekvm. ``parts`` says
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from contextlib import ExitStack
@@ -22,7 +23,7 @@ from kvmenc.backend.kinds import beneath, clock_of, is_fake, seen, seen_bytes
 from kvmenc.backend.overlay import OverlayBackend
 from kvmenc.backend.replay import ReplayBackend
 from kvmenc.encstate.pageenc import PageEncSource, offered_revisions
-from kvmenc.errors import RecordingError
+from kvmenc.errors import RecordingError, errno_name
 from kvmenc.guest.program import Flip, Program, Step, Tick, WriteRun, hot_and_cold
 from kvmenc.guest.runner import GuestThread
 from kvmenc.guest.scratch import PAGE, GuestRam, ScratchVm
@@ -81,9 +82,19 @@ class Part(msgspec.Struct, frozen=True):
     how: str
 
 
-def best_backend() -> BackendName:
-    """``local`` if this process may open /dev/kvm, else ``fake``."""
-    return "local" if os.access("/dev/kvm", os.R_OK | os.W_OK) else "fake"
+def best_backend(say: Callable[[str], object] = lambda _text: None) -> BackendName:
+    """``local`` if /dev/kvm opens here, else ``fake``.
+
+    Args:
+        say: told why it does not open although it is there.
+    """
+    try:
+        os.close(os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            say(f"/dev/kvm does not open ({errno_name(error.errno or 0)}): all of this is fake")
+        return "fake"
+    return "local"
 
 
 def scratch_program(seed: int = 2019) -> Program:

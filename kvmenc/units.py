@@ -105,16 +105,22 @@ class _Quantity:
             raise InputError(f"{text[:40]!r} is not a {self.name}: write it like {self.example}")
         number, unit = match[1], match[2] or ""
         if unit not in self.units:
-            advice = self.advise(number, unit) if unit else None
-            known = f"write it like {self.example}"
-            raise InputError(f"{text[:40]!r} does not say in what unit: {advice or known}")
+            raise InputError(self._no_unit(text[:40], number, unit))
         return self._bounded(text, float(number) * self.units[unit], zero_ok=zero_ok)
+
+    def _no_unit(self, text: str, number: str, unit: str) -> str:
+        if not unit:
+            return f"{text!r} has no unit: write it like {self.example}"
+        if advice := self.advise(number, unit):
+            return f"{text!r} does not say in what unit: {advice}"
+        return f"{text!r}: {unit[:20]!r} is no unit of a {self.name}: write it like {self.example}"
 
     def _bounded(self, text: str, value: float, *, zero_ok: bool) -> float:
         if value == 0 and zero_ok:
             return value
         if value <= 0:
-            raise InputError(f"{text[:40]!r}: a {self.name} must be more than 0")
+            least = "0 or more" if zero_ok else "more than 0"
+            raise InputError(f"{text[:40]!r}: a {self.name} must be {least}")
         if not self.least <= value <= self.most:
             size = "small" if value < self.least else "large"
             raise InputError(f"{text[:40]!r} is too {size} to be a {self.name}")

@@ -15,6 +15,7 @@ ORDER = (
     "errors",
     "units",
     "atomic",
+    "filekind",
     "uapi",
     "procfs",
     "tracee",

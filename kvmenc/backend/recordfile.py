@@ -34,6 +34,7 @@ from kvmenc.backend.recordmodel import (
     Seen,
 )
 from kvmenc.errors import RecordingError
+from kvmenc.filekind import begins_as
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,6 +55,7 @@ _STEP_BYTES = 2**20
 #: What the packer holds back, and the last line.
 _ROOM_BYTES = 2**20
 _GZIP = 31  # zlib's window bits for a gzip header
+_GZIP_MAGIC, _START_BYTES = b"\x1f\x8b", 16
 
 
 class _Schema(Struct):
@@ -148,7 +150,10 @@ def load_recording(path: Path) -> Recording:
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
                 raise ValueError(f"expected at most {MAX_FILE_BYTES} bytes")
-            return _Reader(file).read()
+            start = file.read(_START_BYTES)
+            if not start.startswith(_GZIP_MAGIC):
+                raise ValueError(begins_as(start))
+            return _Reader(file, start).read()
     except OSError as error:
         raise _error(path, f"cannot be read: {error.strerror}") from error
     except ValueError as error:
@@ -158,8 +163,8 @@ def load_recording(path: Path) -> Recording:
 class _Reader:
     """Reads one file; what is wrong with it is a ValueError that names the line."""
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._lines = _lines(file)
+    def __init__(self, file: IO[bytes], start: bytes) -> None:
+        self._lines = _lines(file, start)
         self._number = 0
         self._objects = 0
 
@@ -198,11 +203,11 @@ class _Reader:
         return line
 
 
-def _lines(file: IO[bytes]) -> Iterator[bytes]:
-    """Unpacks step by step; a line without its end is none."""
+def _lines(file: IO[bytes], start: bytes) -> Iterator[bytes]:
+    """Unpacks step by step what follows ``start``; a line without its end is none."""
     unpacker, text_bytes, started = zlib.decompressobj(_GZIP), 0, bytearray()
+    packed = start
     while not unpacker.eof:
-        packed = unpacker.unconsumed_tail or file.read(_STEP_BYTES)
         text = unpacker.decompress(packed, _STEP_BYTES)
         if not packed and not text:
             raise ValueError("expected more bytes: the file is cut off")
@@ -214,6 +219,7 @@ def _lines(file: IO[bytes]) -> Iterator[bytes]:
         for other in others:
             yield bytes(started)
             started = bytearray(other)
+        packed = unpacker.unconsumed_tail or file.read(_STEP_BYTES)
     if started or unpacker.unused_data or file.read(1):
         raise ValueError("expected nothing after the last line")
 

@@ -221,6 +221,8 @@ class ReplayBackend:
     def _diverge(self, what: str, index: int | None) -> NoReturn:
         where = "at its end" if index is None else f"at call {index + 1} (line {index + 2})"
         text = f"{self._path}: the replay diverges {where}: {what}"
+        if index is None:
+            text += "; it answers the command and the options that it was made with"
         self._divergence = (text if text.isprintable() else ascii(text)[1:-1])[:_MOST_CHARS]
         raise ReplayDivergence(self._divergence)
 

@@ -17,6 +17,7 @@ from msgspec import Meta, Raw, Struct
 from kvmenc.capture import Capture, load_capture
 from kvmenc.capture.facts import MAX_FACTS_BYTES, decode
 from kvmenc.errors import InputError
+from kvmenc.filekind import begins_as, may_be_json
 from kvmenc.plan import Parameters
 from kvmenc.plan.compare import Answer, Count, Milliseconds
 from kvmenc.plan.profile import PROFILES
@@ -30,6 +31,7 @@ SCHEMA: Final = "kvmenc.backtest-run/1"
 REHEARSED: Final = "kvmenc.dry-run/1"
 REHEARSED_NOTES: Final = ("Rehearsed, not run: times and bytes are computed.",)
 
+_START_BYTES = 8
 _MAX_BYTES = MAX_FACTS_BYTES + 2**20
 _QUOTE = b'"'
 
@@ -216,9 +218,16 @@ def _error(file: Traversable, what: str, why: object) -> InputError:
 
 
 def _decode(data: bytes, stem: str, folder: Path | None) -> Run:
+    if not may_be_json(data):
+        raise ValueError(begins_as(data[:_START_BYTES]))
     if len(data) > _MAX_BYTES:
         raise ValueError(f"expected at most {_MAX_BYTES} bytes")
-    if msgspec.json.decode(data, type=_Schema).schema == REHEARSED:
+    schema = msgspec.json.decode(data, type=_Schema).schema
+    if schema not in {SCHEMA, REHEARSED}:
+        raise ValueError(
+            f"expected {SCHEMA!r} or {REHEARSED!r}, got {schema[:40]!a} - at `$.schema`"
+        )
+    if schema == REHEARSED:
         file = _of_rehearsal(msgspec.json.decode(data, type=_Rehearsal), stem)
     else:
         file = msgspec.json.decode(data, type=_File)

@@ -13,6 +13,7 @@ from kvmenc.capture.container import MAGIC, MAX_BITMAPS_BYTES, Container, write_
 from kvmenc.capture.facts import MAX_FACTS_BYTES, decode, encode
 from kvmenc.capture.model import BitmapKind
 from kvmenc.errors import CaptureError
+from kvmenc.filekind import begins_as, may_be_json
 from kvmenc.memory.words import WORD, Words, count, words_for
 
 if TYPE_CHECKING:
@@ -83,6 +84,8 @@ class CaptureFile:
     def _read(self) -> Capture:
         start = self._file.read(len(MAGIC))
         if start != MAGIC:
+            if not may_be_json(start):
+                raise ValueError(begins_as(start))
             return decode(start + self._file.read(MAX_FACTS_BYTES + 1 - len(start)))
         self._container = Container(self._file)
         capture = decode(self._container.facts())

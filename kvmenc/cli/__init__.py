@@ -5,6 +5,7 @@ A command is imported when it is called, so that ``kvmenc --help`` is quick.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -42,8 +43,11 @@ COMMANDS = {
     "sweep": "Plans over a grid of bandwidths and downtime limits.",
 }
 
+EXIT_UNWRITABLE = 4
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
+#: Files that options name have their own error: this is what is printed.
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 #: Apart from 1, which is an answer.
 EXIT_BUG = 70
 
@@ -63,6 +67,19 @@ class Root(click.Group):
         command: click.Command = module.command
         command.name = cmd_name  # in their modules all are called `command`
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click; a name that is none gets the ones that are like it."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from difflib import get_close_matches  # noqa: PLC0415 - only for a slip of the pen
+
+            like = get_close_matches(args[0].lower(), COMMANDS)
+            meant = f" Did you mean {' or '.join(like)}?" if like else ""
+            raise click.UsageError(f"{error.message}{meant}", ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the list of commands without importing them."""
@@ -159,6 +176,10 @@ def main() -> NoReturn:
         if end.code == EXIT_INTERRUPTED:
             _ignore_more_interrupts()
         raise
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            click.echo(f"kvmenc: stdout: cannot be written: {error.strerror}", err=True)
+            _forget_stdout()
+            sys.exit(EXIT_UNWRITABLE)
         sys.excepthook(*sys.exc_info())
     sys.exit(EXIT_BUG)

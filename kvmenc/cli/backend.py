@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from kvmenc.errors import InputError, KvmencError
+from kvmenc.cli.common import check_outputs
+from kvmenc.errors import KvmencError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -145,13 +146,11 @@ def carried(
 def _recorded(lower: Backend, record: Record) -> Iterator[Backend]:
     from kvmenc.backend.kinds import recorded  # noqa: PLC0415 - slow to import
 
-    file = record.file
-    if not file.parent.is_dir():
-        raise InputError(f"{file}: there is no folder {file.parent} to keep the recording in")
+    check_outputs(record.file)
     recording = recorded(lower, contents=record.contents)
     try:
         yield recording
     except KvmencError:
-        recording.save(file)
+        recording.save(record.file)
         raise
-    recording.save(file)
+    recording.save(record.file)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kvmenc.cli.common import json_option, progress
+from kvmenc.cli.common import Seconds, Whole, check_outputs, json_option, option, progress
 from kvmenc.cli.monitor import monitor_options, open_monitor
 from kvmenc.cli.show import show
+from kvmenc.errors import InputError
 
 if TYPE_CHECKING:
     from kvmenc.watch.wishes import Watched, Wishes
@@ -33,25 +34,26 @@ _SOURCES = ("bitmap", "hypercalls", "content", "all-private", "all-shared")
 
 @click.command(epilog=_EXAMPLES)
 @monitor_options
-@click.option(
+@option(
     "--seconds",
-    type=click.FloatRange(1, 86400),
+    type=Seconds(1, 86400),
     default=10.0,
     show_default=True,
     help="How long to watch; over 57, in windows.",
 )
-@click.option("-o", "--output", type=_FILE, required=True, metavar="FILE", help="The capture.")
-@click.option("--pid", type=click.IntRange(1), help="QEMU's process, if QEMU names another.")
-@click.option(
+@option("-o", "--output", type=_FILE, required=True, metavar="FILE", help="The capture.")
+@option("--pid", type=Whole(1), help="QEMU's process, if QEMU names another.")
+@option(
     "--private",
     type=click.Choice(_SOURCES),
-    help="Where private/shared comes from.  [default: the best at hand]",
+    show_default="the best at hand",
+    help="Where private/shared comes from.",
 )
-@click.option("--enc-log", type=_FILE, metavar="FILE", help="Log of the guest's announcements.")
-@click.option("--enc-revision", metavar="NAME", help="Posting of KVM_GET_PAGE_ENC_BITMAP here.")
-@click.option("--no-contents", is_flag=True, help="Do not read the guest's memory.")
-@click.option("--during-migration", is_flag=True, help="Look although a migration is going on.")
-@click.option("--trace", type=_FILE, metavar="FILE", help="Log of kvm_set_user_memory, for that.")
+@option("--enc-log", type=_FILE, metavar="FILE", help="Log of the guest's announcements.")
+@option("--enc-revision", metavar="NAME", help="Posting of KVM_GET_PAGE_ENC_BITMAP here.")
+@option("--no-contents", is_flag=True, help="Do not read the guest's memory.")
+@option("--during-migration", is_flag=True, help="Look although a migration is going on.")
+@option("--trace", type=_FILE, metavar="FILE", help="Log of kvm_set_user_memory, for that.")
 @json_option
 def command(
     *,
@@ -79,7 +81,9 @@ def command(
 
     if trace and not during_migration:
         raise click.UsageError("--trace goes with --during-migration")
-    _check_writable(output)
+    _check_source(private, {"bitmap": enc_revision, "hypercalls": enc_log})
+    check_outputs(output, inputs=[enc_log, trace])
+    _check_files(output, enc_log, trace)
     wishes = Wishes(
         seconds=seconds,
         pid=pid,
@@ -97,6 +101,22 @@ def command(
         raise watched.trouble
 
 
+def _check_source(private: str | None, needed: dict[str, object]) -> None:
+    """Better said now than after a look at QEMU."""
+    if private in needed and needed[private] is None:
+        option = {"bitmap": "--enc-revision NAME", "hypercalls": "--enc-log FILE"}[private]
+        raise click.UsageError(f"--private {private} goes with {option}")
+
+
+def _check_files(output: Path, *logs: Path | None) -> None:
+    """Likewise: the output is read again to be shown, and logs only when their turn comes."""
+    if output.exists() and not output.is_file():
+        raise InputError(f"{output}: it is no regular file, and what is written is read again")
+    for log in filter(None, logs):
+        if not log.exists():
+            raise InputError(f"{log}: there is no such file")
+
+
 def _watch(qmp: Path | None, domain: str | None, wishes: Wishes) -> Watched:
     from kvmenc.watch.run import watch  # noqa: PLC0415 - numpy and asyncio are slow to import
 
@@ -105,17 +125,3 @@ def _watch(qmp: Path | None, domain: str | None, wishes: Wishes) -> Watched:
         progress("watching the guest", wishes.seconds) as update,
     ):
         return watch(monitor, wishes, lambda seconds, _pages: update(seconds))
-
-
-def _check_writable(output: Path) -> None:
-    """Better said now than after a minute of watching."""
-    from tempfile import TemporaryFile  # noqa: PLC0415
-
-    from kvmenc.errors import InputError  # noqa: PLC0415
-
-    try:
-        TemporaryFile(dir=output.absolute().parent).close()
-    except OSError as error:
-        raise InputError(f"{output}: no file can be written there: {error.strerror}") from error
-    if output.is_dir():
-        raise InputError(f"{output}: no file can be written there: it is a directory")

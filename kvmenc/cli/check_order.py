@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from kvmenc.cli.common import console, emit_json, json_option, progress
+from kvmenc.cli.common import Whole, console, emit_json, json_option, option, progress
 
 __all__ = ["command"]
 
@@ -19,15 +19,15 @@ Examples:
 
 
 @click.command(epilog=_EXAMPLES)
-@click.option("--quick", is_flag=True, help="One page and vCPU, two live rounds: seconds.")
-@click.option(
+@option("--quick", is_flag=True, help="One page and vCPU, two live rounds: seconds.")
+@option(
     "--rounds",
-    type=click.IntRange(1, 6),
+    type=Whole(1, 6),
     show_default="3, with --quick 2",
     help="Live rounds before the guest is stopped.",
 )
-@click.option("--timelines", is_flag=True, help="Tell all shortest wrong runs, not two of them.")
-@click.option("--svg", type=click.Path(path_type=Path), help="Draw them into this directory.")
+@option("--timelines", is_flag=True, help="Tell all shortest wrong runs, not two of them.")
+@option("--svg", type=click.Path(path_type=Path), help="Draw them into this directory.")
 @json_option
 @click.pass_context
 def command(

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kvmenc.cli.backend import backend_option, carried, record_options, wished_record
-from kvmenc.cli.common import console, emit_json, json_option, progress
-from kvmenc.errors import InputError
+from kvmenc.cli.common import check_outputs, console, emit_json, json_option, progress, say
 
 if TYPE_CHECKING:
     from kvmenc.cli.backend import Replay
@@ -59,10 +58,9 @@ def command(
     )
 
     wished = wished_record(record, contents=record_contents)
-    if output and not output.parent.is_dir():
-        raise InputError(f"{output}: there is no folder {output.parent} to keep the capture in")
+    check_outputs(output, record)
     with (
-        carried(backend or best_backend(), wished, open_scratch_backend) as carrier,
+        carried(backend or best_backend(say), wished, open_scratch_backend) as carrier,
         ScratchRun(carrier) as run,
     ):
         with progress("watching the guest", SYNC_AT_MS[-1]) as update:

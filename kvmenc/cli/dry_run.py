@@ -4,27 +4,31 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import click
 
 from fakekvm.completions import complete_scenario
 from kvmenc.cli.common import (
     PAGE_RATE,
+    Whole,
+    check_outputs,
     console,
     downtime_limit_option,
     emit_json,
     json_option,
     link_option,
     max_bandwidth_option,
+    option,
     progress,
     time_limit_option,
+    write_output,
 )
 from kvmenc.cli.planned import SHARE, SIZE
-from kvmenc.errors import InputError, KvmencError
+from kvmenc.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from contextlib import AbstractContextManager
 
     from fakekvm import Host
@@ -65,34 +69,31 @@ def _complete_fault(_ctx: click.Context, _param: click.Parameter, incomplete: st
 
 
 @click.command(epilog=_EXAMPLES)
-@click.option(
+@option(
     "--backend",
     type=click.Choice(["fake", "local"]),
     default="fake",
-    help="The guest on fakekvm (default), or a real one on /dev/kvm.",
+    show_default=True,
+    help="The guest on fakekvm, or a real one on /dev/kvm.",
 )
-@click.option(
+@option(
     "--scenario",
     metavar="NAME|FILE",
     shell_complete=complete_scenario,
     help="What its vCPUs do; see docs/fakekvm.md.",
 )
-@click.option(
-    "--vcpus", type=click.IntRange(1, 64), help="How many a scenario's guest has.", show_default="1"
-)
-@click.option("--threads", is_flag=True, help="Each vCPU in a thread, not one after the other.")
-@click.option(
-    "--memory", "memory_bytes", type=SIZE, show_default="64MiB", help="Of a fake guest: 4GiB."
-)
-@click.option(
+@option("--vcpus", type=Whole(1, 64), help="How many a scenario's guest has.", show_default="1")
+@option("--threads", is_flag=True, help="Each vCPU in a thread, not one after the other.")
+@option("--memory", "memory_bytes", type=SIZE, show_default="64MiB", help="Of a fake guest: 4GiB.")
+@option(
     "--private",
     "private_share",
     type=SHARE,
     show_default="25%",
     help="So many of the built-in guest's pages are private.",
 )
-@click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), help="Of what the guest does.")
-@click.option(
+@option("--seed", type=Whole(0, (1 << 63) - 1), help="Of what the guest does.")
+@option(
     "--protocol",
     metavar="NAME",
     show_default="kvmenc's own",
@@ -100,7 +101,7 @@ def _complete_fault(_ctx: click.Context, _param: click.Parameter, incomplete: st
 )
 @max_bandwidth_option
 @link_option
-@click.option(
+@option(
     "--private-rate",
     "private_rate_pps",
     type=PAGE_RATE,
@@ -110,20 +111,20 @@ def _complete_fault(_ctx: click.Context, _param: click.Parameter, incomplete: st
 )
 @downtime_limit_option
 @time_limit_option
-@click.option(
+@option(
     "--fault",
     metavar="NAME[@ROUND]",
     shell_complete=_complete_fault,
     help="What goes wrong, in round 2 or ROUND (1, ..., stopped): link-cut, cancel, send-error,"
     " destination-refuses.",
 )
-@click.option(
+@option(
     "--stream",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
     help="Keep what was sent, for `kvmenc stream FILE`.",
 )
-@click.option(
+@option(
     "--run",
     "run_path",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -150,14 +151,12 @@ def command(
     Exit status 0 if the guest is whole at the end that has it, 1 if a page is wrong, it does not
     converge, or the fault did not strike.
     """
-    for path in filter(None, (stream, run_path)):
-        if not path.parent.is_dir():
-            raise InputError(f"{path}: there is no folder {path.parent} to keep it in")
+    check_outputs(stream, run_path)
     found = _rehearsed(given, _wanted(given), stream)
     if run_path:
         from kvmenc.rehearsal import run_file  # noqa: PLC0415
 
-        _keep(run_path, lambda file: file.write(run_file(found, run_path.stem)))
+        write_output(run_path, lambda file: file.write(run_file(found, run_path.stem)))
     if as_json:
         emit_json(found.result)
     else:
@@ -199,7 +198,7 @@ def _rehearsed(given: dict[str, Any], wanted: Wanted, stream: Path | None) -> Re
     if stream is None:
         return _rehearse(given, wanted)
     found: list[Rehearsed] = []
-    _keep(
+    write_output(
         stream,
         lambda file: found.append(_rehearse(given, replace(wanted, stream=cast("BinaryIO", file)))),
     )
@@ -220,17 +219,6 @@ def _rehearse(given: dict[str, Any], wanted: Wanted) -> Rehearsed:
                 update(moved_pages)
 
             return rehearse(source, wanted, far_target, moved)
-
-
-def _keep(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    from kvmenc.atomic import write_atomically  # noqa: PLC0415 - slow to import
-
-    try:
-        write_atomically(path, write)
-    except KvmencError:
-        raise
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def _source(given: dict[str, Any], wanted: Wanted) -> AbstractContextManager[Source]:

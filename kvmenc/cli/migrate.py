@@ -11,9 +11,12 @@ import click
 from kvmenc.cli.common import (
     BANDWIDTH,
     TIME,
+    Percent,
+    Seconds,
     console,
     emit_json,
     json_option,
+    option,
     private_rate_option,
     progress,
 )
@@ -43,27 +46,27 @@ expect a migration of its domain that it did not begin.
 
 @click.command(epilog=_EXAMPLES)
 @monitor_options
-@click.option("--uri", required=True, help="Where to, as QEMU takes it: tcp:HOST:PORT, unix:PATH.")
+@option("--uri", required=True, help="Where to, as QEMU takes it: tcp:HOST:PORT, unix:PATH.")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
-@click.option(
+@option(
     "--seconds",
-    type=click.FloatRange(1, 3600),
+    type=Seconds(1, 3600),
     default=5.0,
     show_default=True,
     help="How long to watch the guest first, without FILE.",
 )
-@click.option("--apply-plan", is_flag=True, help="Set these two in QEMU for the migration:")
-@click.option("--max-bandwidth", type=BANDWIDTH, help="its cap while the guest runs: 1GB/s;")
-@click.option("--downtime-limit", type=TIME, help="the pause that it may plan for: 300ms.")
-@click.option("--link", type=BANDWIDTH, help="The network's speed.  [default: max-bandwidth]")
+@option("--apply-plan", is_flag=True, help="Set these two in QEMU for the migration:")
+@option("--max-bandwidth", type=BANDWIDTH, help="its cap while the guest runs: 1GB/s;")
+@option("--downtime-limit", type=TIME, help="the pause that it may plan for: 300ms.")
+@option("--link", type=BANDWIDTH, show_default="max-bandwidth", help="The network's speed.")
 @private_rate_option
-@click.option(
+@option(
     "--cancel-over",
-    type=click.FloatRange(1),
+    type=Percent(1),
     metavar="PERCENT",
     help="Cancel when it takes so much longer than predicted.",
 )
-@click.option("--anyway", is_flag=True, help="Migrate though the plan says it does not converge.")
+@option("--anyway", is_flag=True, help="Migrate though the plan says it does not converge.")
 @json_option
 @click.pass_context
 def command(

@@ -16,6 +16,7 @@ from kvmenc.cli.common import (
     link_option,
     max_bandwidth_option,
     progress,
+    say,
 )
 from kvmenc.cli.planned import (
     advised_plan,
@@ -105,6 +106,6 @@ def _capture(file: Path | None, backend: BackendName | Replay | None) -> Capture
 
     with (
         progress("watching a scratch guest", SYNC_AT_MS[-1]) as update,
-        carried(backend or best_backend(), None, open_scratch_backend) as carrier,
+        carried(backend or best_backend(say), None, open_scratch_backend) as carrier,
     ):
         return record(carrier, lambda sample: update(sample.t_ms))

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from kvmenc import units
-from kvmenc.cli.common import BANDWIDTH, Unit, private_rate_option, progress, time_limit_option
+from kvmenc.cli.common import (
+    BANDWIDTH,
+    Percent,
+    Unit,
+    Whole,
+    option,
+    private_rate_option,
+    progress,
+    time_limit_option,
+)
 from kvmenc.errors import HostError, InputError
 
 if TYPE_CHECKING:
@@ -32,49 +41,49 @@ SIZE = Unit("size", units.parse_size_bytes)
 _OPTIONS = (
     time_limit_option,
     private_rate_option,
-    click.option(
+    option(
         "--private-batch",
         "private_batch_pages",
-        type=click.IntRange(1, 1 << 20),
+        type=Whole(1, 1 << 20),
         metavar="PAGES",
         help="Private pages that one command of the firmware takes; Hygon's QEMU: 4094.",
     ),
-    click.option(
+    option(
         "--send-buffer",
         "send_buffer_bytes",
         type=SIZE,
         show_default="none",
         help="What the connection takes at once while it is empty: 4MiB.",
     ),
-    click.option("--auto-converge", is_flag=True, help="With QEMU's auto-converge."),
-    click.option(
+    option("--auto-converge", is_flag=True, help="With QEMU's auto-converge."),
+    option(
         "--multifd",
         "multifd_channels",
-        type=click.IntRange(1, 255),
+        type=Whole(1, 255),
         metavar="CHANNELS",
         help="With QEMU's multifd, of so many connections.",
     ),
-    click.option(
+    option(
         "--xbzrle",
         "encoded_percent",
-        type=click.FloatRange(0, 100, min_open=True),
+        type=Percent(0, 100, min_open=True),
         metavar="PERCENT",
         help="With QEMU's xbzrle; a page's difference is this much of the page.",
     ),
-    click.option(
+    option(
         "--xbzrle-cache",
         "cache_bytes",
         type=SIZE,
         show_default="64MiB, as in QEMU",
         help="Its cache.",
     ),
-    click.option("--postcopy", is_flag=True, help="With QEMU's postcopy, after the first pass."),
-    click.option(
+    option("--postcopy", is_flag=True, help="With QEMU's postcopy, after the first pass."),
+    option(
         "--qemu",
         "qemu",
         metavar="VERSION",
         show_default="that of the capture, else 10.0",
-        help="By the rules of which QEMU: 7.2, 8.2, 10.0, 10.2, 11.",
+        help="By the rules of which QEMU; they changed in 7.2, 8.2, 10.0, 10.2, 11.",
     ),
 )
 
@@ -82,16 +91,16 @@ _OPTIONS = (
 SHARE = Unit("share", units.parse_share)
 
 _GUEST_OPTIONS = (
-    click.option("--memory", "memory_bytes", type=SIZE, help="Without FILE: a guest of this RAM:"),
-    click.option("--zero", "zero_share", type=SHARE, help="of its shared pages so many zero, 40%;"),
-    click.option("--private", "private_share", type=SHARE, help="of all pages so many private;"),
-    click.option(
+    option("--memory", "memory_bytes", type=SIZE, help="Without FILE: a guest of this RAM:"),
+    option("--zero", "zero_share", type=SHARE, help="of its shared pages so many zero, 40%;"),
+    option("--private", "private_share", type=SHARE, help="of all pages so many private;"),
+    option(
         "--dirty-rate",
         "dirty_bytes_per_s",
         type=BANDWIDTH,
         help="writing pages at this rate, 200MB/s,",
     ),
-    click.option(
+    option(
         "--working-set",
         "working_set_bytes",
         type=SIZE,
@@ -103,8 +112,8 @@ _GUEST_OPTIONS = (
 
 def guest_options(function: Callable[..., None]) -> Callable[..., None]:
     """Add the options that describe a guest; :func:`described_by` takes what they give."""
-    for option in reversed(_GUEST_OPTIONS):
-        function = option(function)
+    for added in reversed(_GUEST_OPTIONS):
+        function = added(function)
     return function
 
 
@@ -126,7 +135,7 @@ def described_by(given: dict[str, object]) -> Capture | None:
     return Described(**cast("Any", known)).capture()
 
 
-to_option = click.option(
+to_option = option(
     "--to",
     "host",
     metavar="HOST",
@@ -168,8 +177,8 @@ def link_found(given: dict[str, object]) -> tuple[str, ...]:
 
 def plan_options(function: Callable[..., None]) -> Callable[..., None]:
     """Add the options; :func:`parameters_of` and :func:`profile_of` take what they give."""
-    for option in reversed(_OPTIONS):
-        function = option(function)
+    for added in reversed(_OPTIONS):
+        function = added(function)
     return function
 
 
@@ -199,7 +208,7 @@ def profile_of(given: dict[str, object], capture: Capture) -> Profile:
     """
     from kvmenc.plan import profile_for, profile_named  # noqa: PLC0415 - numpy is slow to import
 
-    if given.get("qemu"):
+    if given.get("qemu") is not None:
         return profile_named(str(given["qemu"]))
     return profile_for(capture.provenance.qemu if capture.provenance else None)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kvmenc.cli.backend import backend_option, carried, record_options, wished_record
-from kvmenc.cli.common import console, emit_json, json_option, progress
+from kvmenc.cli.common import Seconds, console, emit_json, json_option, option, progress
 
 if TYPE_CHECKING:
     from kvmenc.backend import Backend
@@ -38,24 +38,22 @@ _CERTIFICATE = click.Path(path_type=Path)
 @click.command(epilog=_EXAMPLES)
 @backend_option
 @record_options
-@click.option("--self-test", is_flag=True, help="Run scratch guests and check their dirty logs.")
-@click.option(
+@option("--self-test", is_flag=True, help="Run scratch guests and check their dirty logs.")
+@option(
     "--measure-firmware",
     "firmware",
     is_flag=True,
     help="Instead: send one scratch SEV guest to another here, and say how quick that is.",
 )
-@click.option(
+@option(
     "--seconds",
-    type=click.FloatRange(0.1, 3600),
+    type=Seconds(0.1, 3600),
     show_default="10",
     help="How long to measure the firmware.",
 )
-@click.option("--pdh", type=_CERTIFICATE, metavar="FILE", help="This host's PDH certificate.")
-@click.option(
-    "--plat-cert", "plat", type=_CERTIFICATE, metavar="FILE", help="Its PEK, OCA and CEK."
-)
-@click.option("--amd-cert", "amd", type=_CERTIFICATE, metavar="FILE", help="AMD's ASK and ARK.")
+@option("--pdh", type=_CERTIFICATE, metavar="FILE", help="This host's PDH certificate.")
+@option("--plat-cert", "plat", type=_CERTIFICATE, metavar="FILE", help="Its PEK, OCA and CEK.")
+@option("--amd-cert", "amd", type=_CERTIFICATE, metavar="FILE", help="AMD's ASK and ARK.")
 @json_option
 @click.pass_context
 def command(

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import click
 
 from kvmenc import units
 from kvmenc.cli.common import (
     Unit,
+    check_outputs,
     downtime_limit_option,
     emit_json,
     json_option,
     link_option,
     max_bandwidth_option,
     progress,
+    write_output,
 )
 from kvmenc.cli.planned import (
     advised_plan,
@@ -27,7 +29,6 @@ from kvmenc.cli.planned import (
     to_option,
 )
 from kvmenc.cli.sweep import default_grid
-from kvmenc.errors import InputError
 
 if TYPE_CHECKING:
     from kvmenc.capture import Capture
@@ -76,24 +77,23 @@ def command(*, file: Path, output: Path, room_bytes: float, as_json: bool, **giv
     The page needs nothing but a browser, and no network. Exit status 0 once it is written,
     whatever the plan's verdict.
     """
+    from kvmenc.atomic import names_stdout  # noqa: PLC0415
     from kvmenc.capture import open_capture  # noqa: PLC0415 - numpy is slow to import
     from kvmenc.report.page.document import Written, page  # noqa: PLC0415 - rich likewise
     from kvmenc.report.page.memory import Memory  # noqa: PLC0415
 
-    if output.exists() and file.exists() and output.samefile(file):
-        raise click.UsageError(f"{output} is the capture itself: write the page elsewhere")
-    if not output.parent.is_dir():
-        raise InputError(f"{output}: there is no folder {output.parent} to write the page into")
+    check_outputs(output, inputs=[file])
     with open_capture(file) as capture:
         plan, grid = _planned(capture.capture, given)
-        memory = Memory.of(capture, round(room_bytes))
+        with progress("packing the bitmaps", capture.capture.npages) as update:
+            memory = Memory.of(capture, round(room_bytes), update)
     content = page(memory, plan, grid)
-    _write(output, content)
+    write_output(output, lambda file: file.write(content))
     written = Written.of(str(output), len(content), memory, plan)
     if as_json:
         emit_json(written)
     else:
-        click.echo("\n".join(_words(written)))
+        click.echo("\n".join(_words(written)), err=names_stdout(output))
 
 
 def _planned(capture: Capture, given: dict[str, object]) -> tuple[Plan, Grid]:
@@ -102,20 +102,11 @@ def _planned(capture: Capture, given: dict[str, object]) -> tuple[Plan, Grid]:
     assumed = link_found(given)
     parameters, profile = parameters_of(given), profile_of(given, capture)
     plan = advised_plan(capture, parameters, profile, assumed)
+    bandwidths, limits_ms = default_grid()
+    bandwidths = sorted({*bandwidths, plan.inputs.max_bandwidth_bytes_per_s})
+    limits_ms = sorted({*limits_ms, plan.inputs.downtime_limit_ms})
     with progress("planning the grid", 1) as update:
-        return plan, make_grid(capture, *default_grid(), parameters, profile, update)
-
-
-def _write(path: Path, content: bytes) -> None:
-    from kvmenc.atomic import write_atomically  # noqa: PLC0415
-
-    def write(file: IO[bytes]) -> None:
-        file.write(content)
-
-    try:
-        write_atomically(path, write)
-    except OSError as error:
-        raise InputError(f"{path}: no file can be written there: {error.strerror}") from error
+        return plan, make_grid(capture, bandwidths, limits_ms, parameters, profile, update)
 
 
 def _words(written: Written) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from kvmenc.cli.common import console, emit_json, json_option, progress
+from kvmenc.cli.common import console, emit_json, json_option, option, progress
 
 __all__ = ["command"]
 
@@ -28,20 +28,20 @@ _DIALECTS = click.Choice(["qemu", "v2", "v3", "v4", "csv"])
 
 @click.command(epilog=_EXAMPLES)
 @click.argument("file", type=_FILE)
-@click.option(
+@option(
     "--dialect",
     type=_DIALECTS,
     show_default="the one that explains them",
     help="Whose encrypted records these are.",
 )
-@click.option(
+@option(
     "--page",
     "pages",
     multiple=True,
     metavar="BLOCK:OFFSET",
     help="History of the page with this byte; may be given again.",
 )
-@click.option(
+@option(
     "--against", type=_FILE, metavar="CAPTURE", help="Which pages took the wrong road by a capture."
 )
 @json_option

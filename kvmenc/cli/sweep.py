@@ -12,13 +12,15 @@ from kvmenc.cli.common import (
     BANDWIDTH,
     TIME,
     Unit,
+    check_outputs,
     console,
     emit_json,
     json_option,
+    option,
     progress,
+    write_output,
 )
 from kvmenc.cli.planned import parameters_of, plan_options, profile_of
-from kvmenc.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,7 +59,7 @@ def default_grid() -> tuple[list[float], list[float]]:
 
 @click.command(epilog=_EXAMPLES)
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option(
+@option(
     "--bandwidth",
     "bandwidths",
     multiple=True,
@@ -67,7 +69,7 @@ def default_grid() -> tuple[list[float], list[float]]:
     show_default="100Mbit to 40Gbit",
     help="QEMU's cap and the network's speed: 1Gbit,10Gbit.",
 )
-@click.option(
+@option(
     "--downtime-limit",
     "downtime_limits",
     multiple=True,
@@ -78,8 +80,8 @@ def default_grid() -> tuple[list[float], list[float]]:
     help="The pauses that QEMU may plan for: 300ms,1s.",
 )
 @plan_options
-@click.option("--csv", "as_csv", is_flag=True, help="A line for each cell on stdout.")
-@click.option("--svg", type=click.Path(path_type=Path), help="Draw the grid into this file.")
+@option("--csv", "as_csv", is_flag=True, help="A line for each cell on stdout.")
+@option("--svg", type=click.Path(path_type=Path), help="Draw the grid into this file.")
 @json_option
 @click.pass_context
 def command(
@@ -104,6 +106,7 @@ def command(
 
     if as_csv and as_json:
         raise click.UsageError("--csv and --json: only one of them fits on stdout")
+    check_outputs(svg, inputs=[file])
     parameters, capture = parameters_of(given), load_capture(file)
     profile = profile_of(given, capture)
     with progress("planning", 1) as update:
@@ -111,7 +114,8 @@ def command(
     if svg:
         from kvmenc.report.svg import draw_grid  # noqa: PLC0415
 
-        _write(svg, draw_grid(grid))
+        picture = draw_grid(grid).encode()
+        write_output(svg, lambda file: file.write(picture))
     if as_json:
         emit_json(grid)
     elif as_csv:
@@ -123,10 +127,3 @@ def command(
 
         print_grid(grid, console())
     ctx.exit(0 if grid.sensitive_at else 1)
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: no file can be written there: {error.strerror}") from error

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from kvmenc.capture import BlockFacts, Capture, CurvePoint
 from kvmenc.errors import InputError
+from kvmenc.units import format_size
 
 __all__ = ["Described"]
 
@@ -45,7 +46,9 @@ class Described:
     def __post_init__(self) -> None:
         """Refuse what no guest is."""
         if not _PAGE_BYTES <= self.memory_bytes <= _MOST_BYTES:
-            raise InputError(f"a guest's memory is 4 KiB to 4 PiB, not {self.memory_bytes:g} bytes")
+            raise InputError(
+                f"a guest's memory is 4 KiB to 4 PiB, not {format_size(self.memory_bytes)}"
+            )
         for name in ("zero_share", "private_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} must lie between 0 and 1, got {getattr(self, name):g}")
@@ -54,7 +57,8 @@ class Described:
         working_set = self.working_set_bytes
         if working_set is not None and not 0 < working_set <= self.memory_bytes:
             raise InputError(
-                f"a working set is more than 0 and no more than the memory: {working_set:g} bytes"
+                "a working set is more than 0 and no more than the memory: "
+                f"{format_size(working_set)} of {format_size(self.memory_bytes)}"
             )
 
     def capture(self) -> Capture:

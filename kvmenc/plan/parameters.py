@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kvmenc import units
 from kvmenc.errors import InputError
 from kvmenc.plan.roads import DEFAULT_PRIVATE_RATE_PPS
 
@@ -92,9 +93,8 @@ class Parameters:
             if not 0 <= value < float("inf"):
                 raise InputError(f"{name} must be 0 or more, got {value:g}")
         if self.downtime_limit_ms > MAX_DOWNTIME_LIMIT_MS:
-            raise InputError(
-                f"downtime_limit_ms is {self.downtime_limit_ms:g}: QEMU allows at most 2000 s"
-            )
+            given = units.format_time(self.downtime_limit_ms)
+            raise InputError(f"a downtime limit of {given}: QEMU allows at most 2000 s")
         if self.xbzrle and self.multifd_channels:
             raise InputError("xbzrle and multifd: QEMU does not take both")
 

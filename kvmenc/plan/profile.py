@@ -98,17 +98,21 @@ QEMU_11 = Profile(
 PROFILES = {it.version: it for it in (QEMU_7_2, QEMU_8_2, QEMU_10_0, QEMU_10_2, QEMU_11)}
 
 _VERSION = re.compile(r"(\d+)\.(\d+)")
+_ASKED = re.compile(r"(\d{1,3})(?:\.(\d{1,3}))?(?:\.\d{1,3})?", re.ASCII)
 
 
 def profile_named(version: str) -> Profile:
-    """The rules of a version, by the name that ``--qemu`` takes.
+    """The rules of the version that ``--qemu`` names, as :func:`profile_for` finds them.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: it is no version, or older than all whose rules are known.
     """
-    if version not in PROFILES:
-        raise InputError(f"no rules of QEMU {version!a}: there are {', '.join(PROFILES)}")
-    return PROFILES[version]
+    found = _ASKED.fullmatch(version)
+    oldest = next(iter(PROFILES))
+    if not found or (int(found[1]), int(found[2] or 0)) < _key(oldest):
+        known = f"there are {', '.join(PROFILES)}, and each holds until the next"
+        raise InputError(f"no rules of QEMU {version!a}: {known}")
+    return profile_for(f"{found[1]}.{found[2] or 0}")
 
 
 def profile_for(release: str | None) -> Profile:

@@ -48,11 +48,23 @@ def _why(outcome: Outcome, parameters: Parameters) -> str:
     if parameters.postcopy and outcome.postcopy_bytes:
         follows = units.format_size(outcome.postcopy_bytes)
         return f"after the first pass the guest goes on at the destination, and {follows} follow it"
+    if not outcome.pending_bytes:
+        return _nothing_left(outcome, pause)
     if outcome.counters.throttle_pct:
         fits += f", with vCPUs throttled by {outcome.counters.throttle_pct} %"
-    if outcome.downtime_ms and outcome.downtime_ms > parameters.downtime_limit_ms:
-        return f"{pending} was left to send, within {fits}; QEMU only estimates that limit"
-    return f"{pending} was left to send, within {fits}"
+    longer = outcome.downtime_ms and outcome.downtime_ms > parameters.downtime_limit_ms
+    only = "; QEMU only estimates that limit" if longer else ""
+    return f"{pending} was left to send, within {fits}{only}"
+
+
+def _nothing_left(outcome: Outcome, pause: str) -> str:
+    """QEMU stops the guest then, whatever the limit is; until the first window it knows no rate."""
+    counters = outcome.counters
+    if not counters.bandwidth_bytes_per_ms:
+        why = f"before QEMU had measured a bandwidth, so the limit of {pause} did not matter"
+        return f"nothing was left to send {why}"
+    allowed = units.format_size(counters.threshold_bytes)
+    return f"nothing was left to send; a pause of {pause} would have allowed {allowed}"
 
 
 def assumptions(guest: Guest, parameters: Parameters, profile: Profile) -> tuple[str, ...]:

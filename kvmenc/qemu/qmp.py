@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from qemu.qmp import ConnectError, ExecuteError, QMPClient, QMPError, Runstate
@@ -14,7 +15,6 @@ from kvmenc.qemu.monitor import CommandError, Monitor, one_line, qmp_arguments, 
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
-    from pathlib import Path
 
 __all__ = ["Qmp"]
 
@@ -75,10 +75,17 @@ class Qmp(Monitor):
             raise CommandError(where, error.error_class, str(error)) from error
         except (ConnectError, QMPError, OSError, EOFError, ValueError, RecursionError) as error:
             # The last two the library lets through: of JSON whose numbers or nests are too long.
-            raise HostError(f"{where}: {_cause(error)}") from error
+            raise HostError(f"{where}: {_cause(error)}{self._why(error)}") from error
         except AssertionError as error:
             # What the library does if the socket closes just when the session begins.
             raise HostError(f"{where}: QEMU closes the socket") from error
+
+    def _why(self, error: Exception) -> str:
+        """What the library's word for it may mean."""
+        if isinstance(error, ConnectError):
+            path = Path(self.name)
+            return ", for it is no socket" if path.exists() and not path.is_socket() else ""
+        return ": QEMU ended, or closed the socket" if _cause(error) == "Disconnected" else ""
 
     def _disconnect(self) -> None:
         if self._client.runstate is not Runstate.IDLE:

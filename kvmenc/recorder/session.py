@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvmenc import package_version
+from kvmenc.atomic import check_writable
 from kvmenc.backend.machine import read_machine
 from kvmenc.backend.recordkeeper import Keeper
 from kvmenc.backend.recordmodel import Header
@@ -52,10 +53,12 @@ def record(
     Raises:
         HostError: this machine cannot trace programs, or does not let us.
         RecordingError: the file cannot be written.
-        InputError: there is no folder for it.
+        InputError: no file can be written there.
     """
-    if not file.parent.is_dir() or file.is_dir():
-        raise InputError(f"{file}: no recording can be kept there: no such folder, or it is one")
+    try:
+        check_writable(file)
+    except OSError as error:
+        raise InputError(f"{file}: no recording can be kept there: {error.strerror}") from error
     keeper = _keeper(contents=contents)
     try:
         launched = launch(command)
@@ -120,6 +123,6 @@ def _save(keeper: Keeper, file: Path, say: Callable[[str], None]) -> None:
         say(f"KVM was asked nothing that could be seen, so {file} is not written")
         return
     keeper.save(file)
-    say(f"{file}: {keeper.calls} calls")
+    say(f"{file}: {keeper.calls} call{'' if keeper.calls == 1 else 's'}")
     if keeper.left_out:
         say(f"{file} is full: {keeper.left_out} later calls are not in it")

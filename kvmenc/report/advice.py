@@ -46,7 +46,8 @@ def interval_words(interval: Interval) -> str:
     if interval.low_ms is None or interval.high_ms is None:
         return f"{edge}{share}."
     low, high = units.format_time(interval.low_ms), units.format_time(interval.high_ms)
-    return f"{edge}{share}, nine tenths of them in {low} to {high}."
+    span = f"in {low} to {high}" if interval.low_ms else f"within {high}"
+    return f"{edge}{share}, nine tenths of them {span}."
 
 
 def advice_words(advice: Advice) -> tuple[str, list[str]]:

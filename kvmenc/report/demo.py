@@ -5,17 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, Self
 
 import msgspec
-from rich.table import Table
 from rich.text import Text
 
 from kvmenc.capture import Capture
 from kvmenc.plan import Parameters, Plan, make_plan
 from kvmenc.report.slots import slots_table
-from kvmenc.report.terminal import bullet, columns, print_plan
+from kvmenc.report.terminal import (
+    bullet,
+    columns,
+    parts_table,
+    print_plan,
+    sentence,
+    verdict_line,
+)
 from kvmenc.scratchrun import Part
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 __all__ = ["Demo", "print_demo"]
 
@@ -54,7 +61,7 @@ class Demo(msgspec.Struct, frozen=True, kw_only=True):
 def print_demo(demo: Demo, console: Console) -> None:
     """What was real, the layout, the syncs, and the two plans."""
     console.print(Text("What was real", "bold"))
-    console.print(_parts(demo.parts))
+    console.print(parts_table((it.name, it.real, it.how) for it in demo.parts))
     console.print(Text("\nLayout (pages of 4 KiB)", "bold"))
     console.print(slots_table((slot, ()) for slot in demo.capture.slots))
     for note in demo.capture.notes:
@@ -64,15 +71,8 @@ def print_demo(demo: Demo, console: Console) -> None:
     console.print(Text("\nPlan with the firmware's published rate (400 pages/s)\n", "bold"))
     print_plan(demo.plan, console)
     console.print(Text(f"\nWith a firmware of {FAST_RATE_PPS:,.0f} pages/s", "bold"))
-    console.print(Text(f"{demo.fast_plan.verdict}: {demo.fast_plan.reason}"))
-
-
-def _parts(parts: list[Part]) -> Table:
-    table = Table.grid(padding=(0, 2, 0, 0))
-    for part in parts:
-        real = Text("real", "green") if part.real else Text("fake", "yellow")
-        table.add_row(part.name, real, Text(part.how))
-    return table
+    console.print(Text(verdict_line(demo.fast_plan)))
+    console.print(Text(sentence(demo.fast_plan.reason)))
 
 
 def _syncs(capture: Capture) -> Table:

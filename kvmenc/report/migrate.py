@@ -29,9 +29,10 @@ def print_migration(report: MigrateReport, console: Console) -> None:
 
 def _row(it: FieldPair) -> tuple[str, str, str, str]:
     error = it.error_percent
+    began = it.field != "total-time" or it.actual  # QEMU says 0 of what it could not begin
     return (
         field_name(it.field),
         field_value(it.field, it.predicted),
-        field_value(it.field, it.actual),
+        field_value(it.field, it.actual if began else None),
         "-" if error is None else f"{error:+.1f}%",
     )

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from kvmenc import units
 from kvmenc.report.roundtable import rounds_table
-from kvmenc.report.terminal import bullet, columns, guest_words
+from kvmenc.report.terminal import columns, guest_words, parts_table, sentence
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,8 +35,7 @@ def print_rehearsal(result: DryRun, console: Console) -> None:
     console.print(_times(result.plan, result.ledger))
     console.print(Text(f"\n{_effort(result)}"))
     console.print(Text("\nWhat was real", "bold"))
-    for part in result.parts:
-        console.print(bullet(f"{part.name}: {'real' if part.real else 'fake'}: {part.how}"))
+    console.print(parts_table((it.name, it.real, it.how) for it in result.parts))
 
 
 def _verdict(result: DryRun) -> str:
@@ -52,7 +51,7 @@ def _verdict(result: DryRun) -> str:
 
 def _why(result: DryRun) -> Iterator[str]:
     """What it rests on."""
-    yield _sentence(result.reason)
+    yield sentence(result.reason)
     if result.fault:
         did = "struck" if result.fault.struck else "did not strike: no page was sent in that round"
         yield f"The fault {result.fault.fault} {did}."
@@ -62,15 +61,11 @@ def _why(result: DryRun) -> Iterator[str]:
         yield _survived(result.survival)
 
 
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:].removesuffix('.')}."
-
-
 def _compared(found: Comparison) -> Iterator[str]:
-    yield (
-        f"Compared: {found.pages:,} pages as their guest reads them: {found.wrong_pages:,} wrong,"
-        f" {found.wrong_states:,} of the wrong state."
-    )
+    wrong = f"{found.wrong_pages:,} differ, {found.wrong_states:,} are of the wrong state"
+    if not found.wrong_pages and not found.wrong_states:
+        wrong = "none differs, nor its state"
+    yield f"Compared: {found.pages:,} pages as their guest reads them: {wrong}."
     for it in found.told:
         yield f"  {it.block} page {it.page:#x}: {_state(it.private)}, {_there(it)}"
     more = found.wrong_pages + found.wrong_states - len(found.told)

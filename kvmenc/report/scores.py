@@ -106,6 +106,10 @@ def print_targets(targets: Sequence[Target], console: Console) -> None:
         measured = "-" if it.measured is None else _with_unit(it.measured, it)
         table.add_row(it.what, measured, _bound(it), str(it.over) if it.over else "-", _result(it))
     console.print(table)
+    few = next((it for it in targets if it.what == "scenarios" and not it.met), None)
+    if few:
+        most = _digits(few.least or 0)
+        console.print(bullet(f"asked of {most} scenarios or more: of fewer these say little"))
 
 
 def _bound(it: Target) -> str:

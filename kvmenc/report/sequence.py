@@ -6,9 +6,11 @@ say.
 
 from __future__ import annotations
 
+import functools
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 
+from kvmenc.atomic import check_writable, write_atomically
 from kvmenc.errors import InputError
 from kvmenc.ordering.hostcode import Call
 from kvmenc.ordering.pages import Act
@@ -42,10 +44,13 @@ def made_directory(path: Path) -> Path:
     """A directory for pictures, made if it is not there.
 
     Raises:
-        InputError: it cannot be made.
+        InputError: it cannot be made, or be written into.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
+        check_writable(path / "picture.svg")
+    except FileExistsError as error:
+        raise InputError(f"{path}: no pictures can be written there: it is no folder") from error
     except OSError as error:
         raise _unwritable(path, error) from error
     return path
@@ -61,11 +66,15 @@ def draw_into(directory: Path, timelines: Iterable[Timeline]) -> list[Path]:
     for timeline in timelines:
         path = directory / f"{_slug(timeline.protocol)}--{_slug(timeline.order)}.svg"
         try:
-            path.write_text(draw_timeline(timeline), encoding="utf-8")
+            write_atomically(path, functools.partial(_write, draw_timeline(timeline)))
         except OSError as error:
             raise _unwritable(directory, error) from error
         written.append(path)
     return written
+
+
+def _write(picture: str, file: IO[bytes]) -> None:
+    file.write(picture.encode())
 
 
 def _unwritable(path: Path, error: OSError) -> InputError:

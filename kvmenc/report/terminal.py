@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -12,7 +13,7 @@ from kvmenc import units
 from kvmenc.report.advice import advice_words, interval_words
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
     from typing import TypeVar
 
     from rich.console import JustifyMethod
@@ -29,9 +30,11 @@ __all__ = [
     "elided",
     "guest_words",
     "inputs_line",
+    "parts_table",
     "print_plan",
     "rate_words",
     "round_name",
+    "sentence",
     "verdict_line",
 ]
 
@@ -51,8 +54,21 @@ _WORDS = frozenset(
 )
 
 
+# With these rich fills up the cells of a table, and ends lines that it breaks.
+_BLANKS_AT_ENDS = re.compile(r" +$", re.MULTILINE)
+
+
 class Terminal(Console):
     """A console that leaves a broken pipe to its caller instead of ending the program."""
+
+    def print(self, *objects: Any, **options: Any) -> None:  # noqa: ANN401 - as rich's own
+        """Print; into a pipe or a file without blanks at the ends of lines."""
+        if self.is_terminal:
+            super().print(*objects, **options)
+            return
+        with self.capture() as printed:
+            super().print(*objects, **options)
+        self.file.write(_BLANKS_AT_ENDS.sub("", printed.get()))
 
     def on_broken_pipe(self) -> None:
         """Called by rich while it handles a BrokenPipeError."""
@@ -63,7 +79,7 @@ def print_plan(plan: Plan, console: Console) -> None:
     """Verdict first, then why, the rounds, the totals and what all that rests on."""
     style = "bold green" if plan.verdict == "converges" else "bold red"
     console.print(Text(verdict_line(plan), style))
-    console.print(Text(f"{plan.reason[0].upper()}{plan.reason[1:]}.\n"))
+    console.print(Text(f"{sentence(plan.reason)}\n"))
     if plan.interval:
         style = "bold yellow" if plan.interval.knife_edge else ""
         console.print(Text(f"{interval_words(plan.interval)}\n", style))
@@ -82,15 +98,20 @@ def print_plan(plan: Plan, console: Console) -> None:
         console.print(Text(f"\n{heading}"))
         for line in lines:
             console.print(bullet(line))
-        console.print(Text())
+    console.print(Text())
     for line in plan.assumptions:
         console.print(bullet(line))
+
+
+def sentence(text: str) -> str:
+    """A reason, which has neither a capital nor a full stop, with both."""
+    return f"{text[:1].upper()}{text[1:].removesuffix('.')}."
 
 
 def verdict_line(plan: Plan) -> str:
     """Whether it converges, and after what."""
     sent = units.format_size(plan.totals.bytes.total)
-    rounds = f"{len(plan.rounds)} round{'s' if len(plan.rounds) > 1 else ''}"
+    rounds = f"{len(plan.rounds)} round{'' if len(plan.rounds) == 1 else 's'}"
     if plan.total_time_ms is None or plan.downtime_ms is None:
         tried = units.format_time(sum(one.ms for one in plan.rounds))
         return f"Does not converge: given up after {tried}, {rounds} and {sent} sent."
@@ -234,6 +255,14 @@ def _totals_table(plan: Plan) -> Table:
 
 def _size(size_bytes: int) -> str:
     return units.format_size(size_bytes) if size_bytes else "-"
+
+
+def parts_table(parts: Iterable[tuple[str, bool, str]]) -> Table:
+    """What was real: a part's name, whether it was, and by what."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for name, real, how in parts:
+        table.add_row(name, Text("real", "green") if real else Text("fake", "yellow"), Text(how))
+    return table
 
 
 def bullet(line: str) -> Table:

@@ -11,6 +11,7 @@ import stat
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
+from kvmenc.filekind import begins_as
 from kvmenc.stream.configuration import Configuration, read_configuration
 from kvmenc.stream.description import find_description
 from kvmenc.stream.events import Call, CallEnd, Device, End
@@ -144,7 +145,8 @@ class StreamReader:
         window = self._window
         magic, version = window.u32("the magic number"), window.u32("the version")
         if magic != FILE_MAGIC:
-            raise window.error(f"expected a migration stream, QEVM, got {magic:#010x}", 0)
+            what = begins_as(magic.to_bytes(4, "big"))
+            raise window.error(f"expected a migration stream, QEVM, got {magic:#010x}: {what}", 0)
         if version != FILE_VERSION:
             raise window.error(f"expected version {FILE_VERSION} of the stream, got {version}", 4)
 

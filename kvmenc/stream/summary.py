@@ -88,7 +88,10 @@ def summarize(
     except OSError as error:
         raise StreamError(f"{name}: cannot be read: {error.strerror}") from error
     with file:
-        reader = StreamReader(file, name, dialect)
+        try:
+            reader = StreamReader(file, name, dialect)
+        except OSError as error:  # what can be opened need not have a length
+            raise StreamError(f"{name}: cannot be read: {error.strerror}") from error
         summary = _Summary(reader, name, pages, (against, against_name))
         for event in reader:
             summary.add(event)

@@ -162,8 +162,13 @@ def test_what_is_not_a_whole_capture_is_refused(tmp_path: Path, content: bytes) 
     assert "not a usable capture" in refusal(tmp_path / "bad.capture", content)
 
 
-def test_a_file_without_end_is_refused_after_a_bounded_read() -> None:
+def test_a_huge_file_is_refused_after_a_bounded_read(tmp_path: Path) -> None:
+    with (tmp_path / "huge").open("wb") as file:
+        file.write(b"{")
+        file.truncate(2**40)
     with pytest.raises(CaptureError, match=f"at most {MAX_FACTS_BYTES} bytes"):
+        load_capture(tmp_path / "huge")
+    with pytest.raises(CaptureError, match="it is nothing that kvmenc writes"):
         load_capture("/dev/zero")
 
 

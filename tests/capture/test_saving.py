@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -129,12 +130,14 @@ def test_a_directory_that_is_not_there_is_one_clear_error(tmp_path: Path) -> Non
 
 
 def test_what_is_no_file_is_never_replaced(tmp_path: Path) -> None:
-    """As root, renaming over /dev/null would take it away from everyone."""
-    os.mkfifo(tmp_path / "fifo")
-    for path in (tmp_path, tmp_path / "fifo"):
+    """As root, renaming over a disk would take it away from everyone; tests/test_atomic.py."""
+    with pytest.raises(CaptureError, match="cannot be written: Is a directory"):
+        save_capture(sound_capture(), tmp_path)
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(tmp_path / "socket"))
         with pytest.raises(CaptureError, match="cannot be written: what is there is no regular"):
-            save_capture(sound_capture(), path)
-    assert (tmp_path / "fifo").is_fifo()
+            save_capture(sound_capture(), tmp_path / "socket")
+    assert (tmp_path / "socket").is_socket()
 
 
 @pytest.mark.parametrize("over_a_file", [False, True])

@@ -81,7 +81,8 @@ def test_files_are_predicted_without_the_table(tmp_path: Path) -> None:
     assert answer["summary"][0]["total_time"]["runs"] == 2
     assert [it["name"] for it in answer["scenarios"]] == ["run a", "run b"]
     assert {"confidence", "ratios", "audit", "profiles"} <= answer.keys()
-    lines = run.stdout.split("\nTargets\n")[1].splitlines()[1:]
+    *lines, few = run.stdout.split("\nTargets\n")[1].splitlines()[1:]
+    assert few == "- asked of 40 scenarios or more: of fewer these say little"
     for target, line in zip(answer["targets"], lines, strict=True):
         assert line.startswith(f"{target['what']} ")
 

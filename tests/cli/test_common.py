@@ -56,6 +56,37 @@ def test_a_bad_unit_is_a_usage_error_with_the_advice() -> None:
     assert "Invalid value for '--x': '1Gb' does not say in what unit" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        (common.Seconds(1, 100), "10", 10.0),
+        (common.Seconds(1, 100), "10s", 10.0),
+        (common.Seconds(1, 100), "1.5min", 90.0),
+        (common.Percent(0, 100), "50", 50.0),
+        (common.Percent(0, 100), "50%", 50.0),
+        (common.Seconds(1, 100), "2min", "120.0 is not in the range 1<=x<=100"),
+        (common.Seconds(1, 100), "10m", "minutes or milliseconds"),
+        (common.Seconds(1, 100), "nan", "'nan' is not a time: write it like 300ms, 2s or 10min"),
+        (common.Percent(0, 100), "half", "'half' is not a valid percentage"),
+        (common.Whole(1, 9), "2.5", "'2.5' is not a valid integer."),
+    ],
+)
+def test_numbers_are_read_with_their_unit_or_without(
+    kind: common.Seconds | common.Percent | common.Whole, text: str, value: float | str
+) -> None:
+    @click.command
+    @click.option("--x", type=kind)
+    def command(x: float) -> None:
+        click.echo(x)
+
+    result = CliRunner().invoke(command, ["--x", text])
+    if isinstance(value, float):
+        assert float(result.stdout) == value
+    else:
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert value in result.stderr
+
+
 def test_progress_is_silent_where_stderr_is_no_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

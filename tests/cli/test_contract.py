@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,9 +16,6 @@ from kvmenc.scratchrun import ScratchRun, open_scratch_backend
 from kvmenc.stream import StreamWriter
 from tests.cli.pty import BIN, on_terminal
 from tests.test_architecture import ROOT
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 DATA = ROOT / "tests" / "data"
 
@@ -74,6 +72,26 @@ def test_what_is_printed_fits_80_columns_and_is_plain(name: str, folder: Path) -
     assert lines
     assert [line for line in lines if len(line) > 80] == []
     assert [line for line in lines if not line.isprintable()] == []
+    assert [line for line in lines if line.endswith(" ")] == []
+
+
+@pytest.mark.parametrize(
+    ("command", "unbuffered"),
+    [("--help", ""), ("show {}/guest.capture", "1"), ("show {}/guest.capture --json", "")],
+)
+def test_a_full_disk_is_one_line_and_exit_status_4(
+    command: str, unbuffered: str, folder: Path
+) -> None:
+    with Path("/dev/full").open("wb") as full:
+        run = subprocess.run(
+            [BIN / "kvmenc", *command.format(folder).split()],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+            check=False,
+        )
+    assert run.returncode == 4
+    assert run.stderr == b"kvmenc: stdout: cannot be written: No space left on device\n"
 
 
 @pytest.mark.parametrize("width", [60, 200])

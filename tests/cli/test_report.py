@@ -48,6 +48,25 @@ def test_json_says_what_was_written(file: Path, tmp_path: Path) -> None:
     assert [it.name for it in tmp_path.iterdir()] == ["report.html"]
 
 
+def test_the_limits_asked_for_are_marked_in_the_grid(file: Path, tmp_path: Path) -> None:
+    limits = ("--max-bandwidth", "300MB/s", "--downtime-limit", "250ms")
+    for link, words in (("300MB/s", "plan above."), ("10Gbit", "whose link has 10 Gbit/s; in")):
+        report(file, "-o", tmp_path / "a.html", *limits, "--link", link)
+        grid = parsed((tmp_path / "a.html").read_bytes()).by_id("grid")
+        asked = [it for it in grid.all() if "asked" in it.attributes.get("class", "").split()]
+        assert [it.text() for it in asked[:2]] == ["250 ms", "2.4 Gbit/s"]
+        assert len(asked) == 3
+        assert asked[2].text().endswith("(the limits of the plan above)")
+        assert words in grid.text()
+
+
+def test_a_page_on_stdout_is_nothing_but_the_page(file: Path, tmp_path: Path) -> None:
+    run = kvmenc("report", str(file), "-o", "/dev/fd/1")
+    assert run.returncode == 0
+    assert run.stdout.endswith("</html>\n")
+    assert run.stderr.startswith("/dev/fd/1: ")
+
+
 def test_without_json_it_says_where_to_look_and_what_was_left_out(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,7 +101,7 @@ def test_the_verdict_does_not_change_the_exit_status(file: Path, tmp_path: Path)
         (["-o", "a.html", "--xbzrle-cache", "1MiB"], 2, "goes with --xbzrle"),
         (["-o", "a.html", "--qemu", "1.0"], 4, "1.0"),
         (["-o", "none/a.html"], 4, "none/a.html: there is no folder none"),
-        (["-o", "/dev/null"], 4, "/dev/null: no file can be written there"),
+        (["-o", "."], 2, "'.' is a directory"),
     ],
 )
 def test_bad_input_is_one_clear_line(
@@ -104,7 +123,7 @@ def test_the_capture_is_never_written_over(file: Path) -> None:
     before = file.read_bytes()
     result = report(file, "-o", file)
     assert result.exit_code == 2
-    assert "is the capture itself" in result.stderr
+    assert "is given twice" in result.stderr
     assert file.read_bytes() == before
 
 

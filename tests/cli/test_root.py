@@ -95,7 +95,9 @@ def test_a_bug_is_neither_swallowed_nor_an_answer(
 def test_a_command_that_is_not_there_is_a_usage_error() -> None:
     result = CliRunner().invoke(cli.root, ["no-such"])
     assert result.exit_code == 2
-    assert "No such command 'no-such'" in result.stderr
+    assert result.stderr.endswith("No such command 'no-such'.\n")
+    result = CliRunner().invoke(cli.root, ["Dryrun"])
+    assert result.stderr.endswith("No such command 'Dryrun'. Did you mean dry-run?\n")
 
 
 def test_a_module_missing_inside_a_command_is_not_taken_for_a_missing_command(

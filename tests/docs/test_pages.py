@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import re
 import subprocess
+from typing import TYPE_CHECKING
 
 from fakekvm import scenario
 from tests.docs.pages import ROOT, blocks
+from tests.docs.transcripts import commands_of, run, wrong
 from tests.schemas.validator import schemas
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 DOCS = ROOT / "docs"
 #: The words that all of the code uses.
@@ -48,6 +53,11 @@ def test_the_shell_scripts_of_the_how_tos_are_sound() -> None:
             ["sh", "-n"], input=script, capture_output=True, text=True, check=False
         )
         assert (run.returncode, run.stderr) == (0, ""), script
+
+
+def test_the_rehearsal_that_is_shown_is_what_is_printed(tmp_path: Path) -> None:
+    (command,) = commands_of((DOCS / "dry-run.md").read_text())
+    assert not wrong(command, run(command.line, tmp_path).stdout)
 
 
 def test_figures_of_errors_are_those_that_the_runs_gave() -> None:

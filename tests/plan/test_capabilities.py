@@ -83,9 +83,28 @@ def test_a_qemu_gets_the_rules_of_the_newest_version_before_it(
     assert profile_for(release).version == version
 
 
-def test_an_unknown_profile_is_refused_and_the_known_ones_are_named() -> None:
-    with pytest.raises(InputError, match=r"no rules of QEMU '9\.9': there are 7\.2, 8\.2, 10\.0"):
-        profile_named("9.9")
+@pytest.mark.parametrize("version", ["6.2", "7", "x", "qemu-10.0", "", "10.0.0.0", "9" * 9])
+def test_what_has_no_rules_is_refused_and_the_known_ones_are_named(version: str) -> None:
+    known = rf"no rules of QEMU '{version}': there are 7\.2, 8\.2, 10\.0"
+    with pytest.raises(InputError, match=known):
+        profile_named(version)
+
+
+@pytest.mark.parametrize(
+    ("asked", "rules"),
+    [
+        ("7.2", "7.2"),
+        ("8.2.1", "8.2"),
+        ("9.2", "8.2"),
+        ("10", "10.0"),
+        ("11.0", "11"),
+        ("99", "11"),
+    ],
+)
+def test_a_version_that_is_asked_for_has_the_rules_of_one_that_was_captured(
+    asked: str, rules: str
+) -> None:
+    assert profile_named(asked).version == rules
 
 
 @pytest.mark.parametrize("version", PROFILES)

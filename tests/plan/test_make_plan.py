@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from kvmenc.capture import BlockFacts
 from kvmenc.errors import InputError
 from kvmenc.plan import Parameters, Xbzrle, make_plan
+from kvmenc.plan.described import Described
 from kvmenc.plan.parameters import _POSITIVE
 from kvmenc.plan.result import Counts
 from tests.plan.guests import GIB_PAGES, capture_of, captures, changed, guest
@@ -116,6 +117,16 @@ def test_slow_firmware_is_named_as_the_bottleneck() -> None:
     ("capture", "parameters", "reason"),
     [
         (guest(GIB_PAGES, 0, IDLE), Parameters(), "was left to send, within the 38.7 MiB that a"),
+        (
+            guest(GIB_PAGES // 256, 0, IDLE),
+            Parameters(),
+            "nothing was left to send before QEMU had measured a bandwidth, so the limit of 300 ms",
+        ),
+        (
+            Described(memory_bytes=2**30, zero_share=1.0).capture(),
+            Parameters(),
+            "nothing was left to send; a pause of 300 ms would have allowed 3.68 MiB",
+        ),
         (
             guest(GIB_PAGES, 0, IDLE),
             Parameters(time_limit_ms=500),

@@ -233,4 +233,4 @@ def test_a_place_that_cannot_be_written_is_said_before_anything_is_done(tmp_path
     for output in (tmp_path, tmp_path / "absent" / "a.capture"):
         made = kvmenc("capture", "--qmp", "/nowhere", "-o", str(output))
         assert made.returncode == 4
-        assert "no file can be written there" in made.stderr
+        assert made.stderr.startswith(f"kvmenc: {output}: ")

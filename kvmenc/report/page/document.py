@@ -76,7 +76,7 @@ def page(memory: Memory, plan: Plan, grid: Grid) -> bytes:
         verdict_section(plan),
         advice_section(plan),
         rounds_section(plan),
-        grid_section(grid),
+        grid_section(grid, plan.inputs),
         curve_section(memory.capture),
         memory_section(memory),
         facts_section(memory.capture, plan),

@@ -77,7 +77,7 @@ def table(caption: str, headings: Sequence[str], rows: Iterable[Sequence[Content
 
 
 def table_of(
-    caption: str, headings: Sequence[str], bodies: Sequence[Element], class_: str = "plain"
+    caption: str, headings: Sequence[Content], bodies: Sequence[Element], class_: str = "plain"
 ) -> Element:
     """A table of bodies, in a box of its own, which is scrolled where the window is narrow."""
     head = tag("thead", tag("tr", *(tag("th", it, scope="col") for it in headings)))

@@ -16,7 +16,7 @@ from kvmenc.report.page.elements import tag
 from kvmenc.report.page.pyramid import COLUMNS, STRETCH_PAGES, Detail, PageBits, cell_pages_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from xml.etree.ElementTree import Element
 
     from kvmenc.capture import BitmapKind, BlockFacts, Capture, CaptureFile
@@ -87,17 +87,23 @@ class Memory:
     detail: Detail
 
     @classmethod
-    def of(cls, file: CaptureFile, room_bytes: int) -> Self:
+    def of(
+        cls,
+        file: CaptureFile,
+        room_bytes: int,
+        update: Callable[[float], object] = lambda _pages: None,
+    ) -> Self:
         """Read the bitmaps, of one RAMBlock at a time.
 
         Args:
             file: an open capture.
             room_bytes: for the bits of single pages.
+            update: told of how many pages they have been packed.
 
         Raises:
             CaptureError: a bitmap is damaged.
         """
-        capture, detail = file.capture, Detail(room_bytes)
+        capture, detail = file.capture, Detail(room_bytes, update)
         cell_pages = cell_pages_for(sum(it.npages for it in capture.blocks if file.kinds(it.name)))
         rows, drawn, counts, ncells = [], [], [np.empty((0, len(COLUMNS)), np.uint32)], 0
         for index, block in enumerate(capture.blocks):

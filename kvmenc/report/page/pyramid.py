@@ -17,7 +17,7 @@ import numpy as np
 from kvmenc.memory.words import WORD, ones, zeros
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -107,14 +107,18 @@ class Detail:
 
     Args:
         room_bytes: for all of them, as base64.
+        update: told how many pages have been offered so far.
 
     Attributes:
         stretches: offered so far.
         left_out_pages: of those that are not kept.
     """
 
-    def __init__(self, room_bytes: int) -> None:
-        self.stretches = self.left_out_pages = 0
+    def __init__(
+        self, room_bytes: int, update: Callable[[float], object] = lambda _pages: None
+    ) -> None:
+        self.stretches = self.left_out_pages = self._offered_pages = 0
+        self._update = update
         self._room_bytes, self._used_bytes = room_bytes, 0
         # The largest first: (-bytes, block, number, pages, data).
         self._kept: list[tuple[int, int, int, int, bytes]] = []
@@ -130,6 +134,8 @@ class Detail:
             heapq.heappush(self._kept, (-size, block, number, pages, data))
             while self._used_bytes > self._room_bytes:
                 self._drop()
+            self._offered_pages += pages
+            self._update(self._offered_pages)
 
     def _drop(self) -> None:
         size, _, _, pages, _ = heapq.heappop(self._kept)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvmenc.capture import BlockFacts
-from kvmenc.memory.words import WORD, bits_at, from_pages, words_for
+from kvmenc.memory.words import WORD, bits_at, from_pages, words_for, zeros
 from kvmenc.report.page.pyramid import (
     MOST_CELLS,
     STRETCH_PAGES,
@@ -144,3 +144,10 @@ def test_cells_of_1_tib_are_counted_within_half_a_second() -> None:
     counts = bits.counts(cell_pages_for(TIB_PAGES))
     assert time.perf_counter() - start < 0.5
     assert counts.shape == (MOST_CELLS, 4)
+
+
+def test_every_page_that_is_packed_is_told() -> None:
+    npages = STRETCH_PAGES + 1
+    told: list[float] = []
+    Detail(1 << 20, told.append).offer(0, PageBits(*(zeros(npages) for _ in range(3))), npages)
+    assert told == [STRETCH_PAGES, npages]
