@@ -89,8 +89,9 @@ def command(
 ) -> None:
     """Migrate the guest of a running QEMU, and compare it with what was predicted.
 
-    The prediction is made of FILE, a capture, or of watching the guest first; with the parameters
-    that QEMU has, or with --apply-plan those given here, which it gets for this migration only.
+    The prediction is made of FILE, a capture of this guest, or of watching it first; with the
+    parameters that QEMU has, or with --apply-plan those given here, which it gets for this
+    migration only.
     Ctrl-C cancels it: the guest runs on. Exit status 1 if it does not complete.
     """
     if not apply_plan and (max_bandwidth or downtime_limit):
@@ -125,8 +126,11 @@ def command(
 def _capture(monitor: Monitor, file: Path | None, seconds: float) -> Capture:
     if file:
         from kvmenc.capture import load_capture  # noqa: PLC0415
+        from kvmenc.migrate import check_same_guest  # noqa: PLC0415 - as above
 
-        return load_capture(file)
+        capture = load_capture(file)
+        check_same_guest(monitor, capture, str(file))
+        return capture
     from kvmenc.watch.run import watch  # noqa: PLC0415
     from kvmenc.watch.wishes import Wishes  # noqa: PLC0415
 

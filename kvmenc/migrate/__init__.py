@@ -5,6 +5,7 @@ from __future__ import annotations
 from kvmenc.migrate.parameters import Chosen, QemuParameters
 from kvmenc.migrate.result import FieldPair, MigrateReport
 from kvmenc.migrate.run import Band, Migration, Progress
+from kvmenc.migrate.sameguest import check_same_guest
 
 __all__ = [
     "Band",
@@ -14,4 +15,5 @@ __all__ = [
     "Migration",
     "Progress",
     "QemuParameters",
+    "check_same_guest",
 ]

@@ -11,6 +11,7 @@ import pytest
 
 from kvmenc.capture import save_capture
 from tests.cli.test_root import MAIN, kvmenc
+from tests.plan.guests import guest
 from tests.qemu.guest import Guest, Writer
 from tests.qemu.inside import differing_pages
 from tests.qemu.machine import Machine
@@ -78,6 +79,15 @@ def test_a_capture_made_before_is_taken_and_the_table_fits_a_terminal(
     assert lines[0].endswith(": completed.")
     assert max(map(len, lines)) <= 80
     assert any(line.split()[0] == "dirty-sync-count" for line in lines if line)
+
+
+def test_a_capture_of_another_guest_is_refused(source: Machine, tmp_path: Path) -> None:
+    file = tmp_path / "a.capture"
+    save_capture(guest(1 << 18, 0, [(1, 0, 1)]), file)
+    done = migrate(source, "--uri", f"unix:{tmp_path}/nobody", str(file))
+    assert done.returncode == 4
+    assert f"{file} is of another guest: it has a RAMBlock pc.ram of 1 GiB, " in done.stderr
+    assert source.command("query-migrate") == {}
 
 
 def test_what_does_not_converge_is_not_begun(
