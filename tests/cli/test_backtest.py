@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from kvmenc import cli
 from tests.backtest.runs import run_file
 from tests.cli.test_plan_command import on_a_terminal
-from tests.cli.test_root import MAIN, kvmenc
+from tests.cli.test_root import MAIN, here, kvmenc
 from tests.schemas.validator import faults
 
 ROOT = Path(__file__).parents[2]
@@ -55,7 +55,7 @@ def test_without_a_file_the_table_and_the_published_runs_are_shown(
 
 
 def test_json_is_one_object_of_the_same(builtin: subprocess.CompletedProcess[str]) -> None:
-    run = kvmenc("backtest", "--json")
+    run = here("backtest", "--json")
     assert (run.returncode, run.stderr) == (0, "")
     answer: Any = json.loads(run.stdout)
     assert answer["schema"] == "kvmenc.backtest/1"
@@ -71,11 +71,11 @@ def test_files_are_predicted_without_the_table(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / f"{name}.json").write_text(json.dumps(run_file(name=f"run {name}")))
     files = [str(tmp_path / "a.json"), str(tmp_path / "b.json")]
-    run = kvmenc("backtest", *files)
+    run = here("backtest", *files)
     assert (run.returncode, run.stderr) == (0, "")
     assert run.stdout.index("run a") < run.stdout.index("run b")
     assert "published second" not in run.stdout
-    answer: Any = json.loads(kvmenc("backtest", "--json", *files).stdout)
+    answer: Any = json.loads(here("backtest", "--json", *files).stdout)
     assert answer["grid"] is None
     assert not faults(answer)
     assert answer["summary"][0]["total_time"]["runs"] == 2
@@ -91,7 +91,7 @@ def test_repeats_are_one_line_and_with_runs_each_for_itself(tmp_path: Path) -> N
     for name in ("first", "second"):
         files.append(str(tmp_path / f"{name}.json"))
         Path(files[-1]).write_text(json.dumps(run_file(name=name, scenario="the scenario")))
-    short, long = kvmenc("backtest", *files), kvmenc("backtest", "--runs", *files)
+    short, long = here("backtest", *files), here("backtest", "--runs", *files)
     assert re.search(r"^the scenario +2/2 +yes ", short.stdout, re.MULTILINE)
     assert "first" not in short.stdout
     assert re.search(r"^the scenario +2/2 +yes ", long.stdout, re.MULTILINE)
@@ -105,14 +105,14 @@ def test_a_bad_file_is_exit_status_4_and_one_line(tmp_path: Path, content: bytes
     good, bad = tmp_path / "good.json", tmp_path / "bad.json"
     good.write_text(json.dumps(run_file()))
     bad.write_bytes(content)
-    run = kvmenc("backtest", str(good), str(bad))
+    run = here("backtest", str(good), str(bad))
     assert (run.returncode, run.stdout) == (4, "")
     assert run.stderr.startswith(f"kvmenc: {bad}: not a usable run: ")
     assert run.stderr.count("\n") == 1
 
 
 def test_an_absent_file_is_exit_status_4(tmp_path: Path) -> None:
-    run = kvmenc("backtest", str(tmp_path / "none.json"))
+    run = here("backtest", str(tmp_path / "none.json"))
     assert (run.returncode, run.stdout) == (4, "")
     assert "No such file" in run.stderr
 

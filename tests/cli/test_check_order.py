@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from kvmenc import cli, ordering
-from tests.cli.test_root import kvmenc
+from tests.cli.test_root import here, kvmenc
 from tests.schemas.validator import faults
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def test_each_shortest_wrong_run_is_told_and_drawn(quick: Drawn) -> None:
 
 
 def test_json_holds_every_cell() -> None:
-    run = kvmenc("check-order", "--quick", "--rounds", "1", "--json")
+    run = here("check-order", "--quick", "--rounds", "1", "--json")
     answer: Any = json.loads(run.stdout)
     assert (run.returncode, answer["schema"], answer["live_rounds"]) == (
         0,
@@ -81,11 +81,11 @@ def test_a_wrong_sync_is_exit_status_1(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("rounds", ["0", "7", "many"])
 def test_rounds_out_of_range_are_a_usage_error(rounds: str) -> None:
-    assert kvmenc("check-order", "--rounds", rounds).returncode == 2
+    assert here("check-order", "--rounds", rounds).returncode == 2
 
 
 def test_pictures_that_cannot_be_written_are_exit_status_4(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    run = kvmenc("check-order", "--quick", "--rounds", "1", "--svg", str(tmp_path / "file"))
+    run = here("check-order", "--quick", "--rounds", "1", "--svg", str(tmp_path / "file"))
     assert run.returncode == 4
     assert run.stderr.startswith(f"kvmenc: {tmp_path}/file: no pictures can be written there: ")
