@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from kvmenc import cli
+from kvmenc.backtest import Backtest, builtin_backtest
 from tests.backtest.runs import run_file
 from tests.cli.test_plan_command import on_a_terminal
 from tests.cli.test_root import MAIN, here, kvmenc
@@ -24,6 +25,17 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def builtin() -> subprocess.CompletedProcess[str]:
     return kvmenc("backtest")
+
+
+@pytest.fixture(scope="module")
+def found() -> Backtest:
+    return builtin_backtest()
+
+
+@pytest.fixture
+def known(monkeypatch: pytest.MonkeyPatch, found: Backtest) -> None:
+    """What the command finds without a file: found once, for it takes seconds."""
+    monkeypatch.setattr("kvmenc.backtest.builtin_backtest", lambda _update: found)
 
 
 def test_into_a_pipe_it_is_plain_and_80_columns_wide(
@@ -54,6 +66,7 @@ def test_without_a_file_the_table_and_the_published_runs_are_shown(
     assert "Targets" not in text, "nobody asks them of published runs"
 
 
+@pytest.mark.usefixtures("known")
 def test_json_is_one_object_of_the_same(builtin: subprocess.CompletedProcess[str]) -> None:
     run = here("backtest", "--json")
     assert (run.returncode, run.stderr) == (0, "")
@@ -117,12 +130,14 @@ def test_an_absent_file_is_exit_status_4(tmp_path: Path) -> None:
     assert "No such file" in run.stderr
 
 
-def test_a_broken_pipe_is_quiet() -> None:
+def test_a_broken_pipe_is_quiet(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps(run_file()))
     reader, writer = os.pipe()
     os.close(reader)
     try:
         run = subprocess.run(
-            [*MAIN, "backtest"], stdout=writer, stderr=subprocess.PIPE, check=False
+            [*MAIN, "backtest", str(file)], stdout=writer, stderr=subprocess.PIPE, check=False
         )
     finally:
         os.close(writer)
@@ -143,6 +158,7 @@ def test_the_docs_show_what_is_printed(builtin: subprocess.CompletedProcess[str]
     assert shown == cells("\n".join(printed))[: len(shown)]
 
 
+@pytest.mark.usefixtures("known")
 def test_the_examples_of_the_help_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "a.json").write_text(json.dumps(run_file()))

@@ -53,8 +53,22 @@ def test_each_shortest_wrong_run_is_told_and_drawn(quick: Drawn) -> None:
         assert ET.fromstring(path.read_text()).tag == "{http://www.w3.org/2000/svg}svg"
 
 
-def test_json_holds_every_cell() -> None:
+@pytest.fixture(scope="module")
+def small() -> ordering.OrderCheck:
+    """What `--quick --rounds 1` finds."""
+    return ordering.check(ordering.Bounds(1, ordering.QUICK.settings))
+
+
+def test_json_holds_every_cell(monkeypatch: pytest.MonkeyPatch, small: ordering.OrderCheck) -> None:
+    asked: list[ordering.Bounds] = []
+
+    def check(bounds: ordering.Bounds, *_: object) -> ordering.OrderCheck:
+        asked.append(bounds)
+        return small
+
+    monkeypatch.setattr(ordering, "check", check)
     run = here("check-order", "--quick", "--rounds", "1", "--json")
+    assert asked == [ordering.Bounds(1, ordering.QUICK.settings)]
     answer: Any = json.loads(run.stdout)
     assert (run.returncode, answer["schema"], answer["live_rounds"]) == (
         0,
@@ -70,9 +84,10 @@ def test_json_holds_every_cell() -> None:
     )
 
 
-def test_a_wrong_sync_is_exit_status_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = ordering.check(ordering.Bounds(1, ordering.QUICK.settings[:1]))
-    wrong = msgspec.structs.replace(right, wrong_by_own=7)
+def test_a_wrong_sync_is_exit_status_1(
+    monkeypatch: pytest.MonkeyPatch, small: ordering.OrderCheck
+) -> None:
+    wrong = msgspec.structs.replace(small, wrong_by_own=7)
     monkeypatch.setattr(ordering, "check", lambda *_: wrong)
     run = CliRunner().invoke(cli.root, ["check-order", "--quick"])
     assert run.exit_code == 1
