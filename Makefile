@@ -3,11 +3,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# Tests that compute and time nothing: they go beside those that are alone.
+CALM := tests/backtest tests/plan tests/docs/test_site.py
+
 # Tests start Python a thousand times, and each pytest would compile all of them anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test types most-tests alone-tests test-qemu-10 bench picture backtest docs schemas dist format clean
-.PHONY: soak soak-order soak-conformance soak-storms soak-fuzz-streams
+.PHONY: demo test types most-tests alone-tests calm-tests test-qemu-10
+.PHONY: bench picture backtest docs schemas dist format clean soak soak-order soak-conformance soak-storms soak-fuzz-streams
 
 demo: $(STAMP)
 	@$(BIN)/kvmenc demo
@@ -16,15 +19,19 @@ test: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	@$(MAKE) --no-print-directory most-tests
-	@$(MAKE) --no-print-directory -j2 types alone-tests
+	@$(MAKE) --no-print-directory -j2 alone-tests types calm-tests
 
-# Takes what no other process wants, so that tests that are alone do not notice.
+# Types and calm tests take what no other process wants, so that those alone do not notice.
 types: $(STAMP)
 	chrt --idle 0 $(BIN)/mypy
 
 # More than there are cores: some wait, for a QEMU or for time to pass.
 most-tests: $(STAMP)
-	$(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m "not (bench or alone)"
+	$(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m "not (bench or alone)" \
+	  $(CALM:%=--ignore=%)
+
+calm-tests: $(STAMP)
+	chrt --idle 0 $(BIN)/pytest -q -m "not (bench or alone)" $(CALM)
 
 # Of all modules, to collect what is in them would take longer than to run a tenth of these.
 alone-tests: $(STAMP)
