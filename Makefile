@@ -3,7 +3,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test types most-tests test-qemu-10 bench picture backtest docs schemas dist format clean
+# Tests that compute and time nothing: they go beside those that are alone.
+CALM := tests/backtest tests/plan tests/docs/test_site.py
+
+# Tests start Python a thousand times, and each pytest would compile all of them anew.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo test types most-tests alone-tests calm-tests test-qemu-10
+.PHONY: bench picture backtest docs schemas dist format clean
 .PHONY: soak soak-order soak-conformance soak-storms soak-fuzz soak-fuzz-streams soak-fuzz-parsers
 
 demo: $(STAMP)
@@ -12,15 +19,24 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	@$(MAKE) --no-print-directory -j2 types most-tests
-	$(BIN)/pytest -q -m "alone and not bench"
+	@$(MAKE) --no-print-directory most-tests
+	@$(MAKE) --no-print-directory -j2 alone-tests types calm-tests
 
+# Types and calm tests take what no other process wants, so that those alone do not notice.
 types: $(STAMP)
-	$(BIN)/mypy
+	chrt --idle 0 $(BIN)/mypy
 
 # More than there are cores: some wait, for a QEMU or for time to pass.
 most-tests: $(STAMP)
-	$(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m "not (bench or alone)"
+	$(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m "not (bench or alone)" \
+	  $(CALM:%=--ignore=%)
+
+calm-tests: $(STAMP)
+	chrt --idle 0 $(BIN)/pytest -q -m "not (bench or alone)" $(CALM)
+
+# Of all modules, to collect what is in them would take longer than to run a tenth of these.
+alone-tests: $(STAMP)
+	$(BIN)/pytest -q -m "alone and not bench" $$(grep -rl --include='test_*.py' mark.alone tests)
 
 # Plans against migrations of the newer QEMU that tools/qemu-binary.sh has fetched.
 test-qemu-10: $(STAMP)

@@ -13,9 +13,10 @@ import pytest
 from click.testing import CliRunner
 
 from kvmenc import cli
+from kvmenc.backtest import Backtest, builtin_backtest
 from tests.backtest.runs import run_file
 from tests.cli.test_plan_command import on_a_terminal
-from tests.cli.test_root import MAIN, kvmenc
+from tests.cli.test_root import MAIN, here, kvmenc
 from tests.schemas.validator import faults
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +25,17 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def builtin() -> subprocess.CompletedProcess[str]:
     return kvmenc("backtest")
+
+
+@pytest.fixture(scope="module")
+def found() -> Backtest:
+    return builtin_backtest()
+
+
+@pytest.fixture
+def known(monkeypatch: pytest.MonkeyPatch, found: Backtest) -> None:
+    """What the command finds without a file: found once, for it takes seconds."""
+    monkeypatch.setattr("kvmenc.backtest.builtin_backtest", lambda _update: found)
 
 
 def test_into_a_pipe_it_is_plain_and_80_columns_wide(
@@ -54,8 +66,9 @@ def test_without_a_file_the_table_and_the_published_runs_are_shown(
     assert "Targets" not in text, "nobody asks them of published runs"
 
 
+@pytest.mark.usefixtures("known")
 def test_json_is_one_object_of_the_same(builtin: subprocess.CompletedProcess[str]) -> None:
-    run = kvmenc("backtest", "--json")
+    run = here("backtest", "--json")
     assert (run.returncode, run.stderr) == (0, "")
     answer: Any = json.loads(run.stdout)
     assert answer["schema"] == "kvmenc.backtest/1"
@@ -71,11 +84,11 @@ def test_files_are_predicted_without_the_table(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / f"{name}.json").write_text(json.dumps(run_file(name=f"run {name}")))
     files = [str(tmp_path / "a.json"), str(tmp_path / "b.json")]
-    run = kvmenc("backtest", *files)
+    run = here("backtest", *files)
     assert (run.returncode, run.stderr) == (0, "")
     assert run.stdout.index("run a") < run.stdout.index("run b")
     assert "published second" not in run.stdout
-    answer: Any = json.loads(kvmenc("backtest", "--json", *files).stdout)
+    answer: Any = json.loads(here("backtest", "--json", *files).stdout)
     assert answer["grid"] is None
     assert not faults(answer)
     assert answer["summary"][0]["total_time"]["runs"] == 2
@@ -92,7 +105,7 @@ def test_repeats_are_one_line_and_with_runs_each_for_itself(tmp_path: Path) -> N
     for name in ("first", "second"):
         files.append(str(tmp_path / f"{name}.json"))
         Path(files[-1]).write_text(json.dumps(run_file(name=name, scenario="the scenario")))
-    short, long = kvmenc("backtest", *files), kvmenc("backtest", "--runs", *files)
+    short, long = here("backtest", *files), here("backtest", "--runs", *files)
     assert re.search(r"^the scenario +2/2 +yes ", short.stdout, re.MULTILINE)
     assert "first" not in short.stdout
     assert re.search(r"^the scenario +2/2 +yes ", long.stdout, re.MULTILINE)
@@ -106,24 +119,26 @@ def test_a_bad_file_is_exit_status_4_and_one_line(tmp_path: Path, content: bytes
     good, bad = tmp_path / "good.json", tmp_path / "bad.json"
     good.write_text(json.dumps(run_file()))
     bad.write_bytes(content)
-    run = kvmenc("backtest", str(good), str(bad))
+    run = here("backtest", str(good), str(bad))
     assert (run.returncode, run.stdout) == (4, "")
     assert run.stderr.startswith(f"kvmenc: {bad}: not a usable run: ")
     assert run.stderr.count("\n") == 1
 
 
 def test_an_absent_file_is_exit_status_4(tmp_path: Path) -> None:
-    run = kvmenc("backtest", str(tmp_path / "none.json"))
+    run = here("backtest", str(tmp_path / "none.json"))
     assert (run.returncode, run.stdout) == (4, "")
     assert "No such file" in run.stderr
 
 
-def test_a_broken_pipe_is_quiet() -> None:
+def test_a_broken_pipe_is_quiet(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps(run_file()))
     reader, writer = os.pipe()
     os.close(reader)
     try:
         run = subprocess.run(
-            [*MAIN, "backtest"], stdout=writer, stderr=subprocess.PIPE, check=False
+            [*MAIN, "backtest", str(file)], stdout=writer, stderr=subprocess.PIPE, check=False
         )
     finally:
         os.close(writer)
@@ -144,6 +159,7 @@ def test_the_docs_show_what_is_printed(builtin: subprocess.CompletedProcess[str]
     assert shown == cells("\n".join(printed))[: len(shown)]
 
 
+@pytest.mark.usefixtures("known")
 def test_the_examples_of_the_help_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "a.json").write_text(json.dumps(run_file()))

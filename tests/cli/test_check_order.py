@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from kvmenc import cli, ordering
-from tests.cli.test_root import kvmenc
+from tests.cli.test_root import here, kvmenc
 from tests.schemas.validator import faults
 
 if TYPE_CHECKING:
@@ -53,8 +53,22 @@ def test_each_shortest_wrong_run_is_told_and_drawn(quick: Drawn) -> None:
         assert ET.fromstring(path.read_text()).tag == "{http://www.w3.org/2000/svg}svg"
 
 
-def test_json_holds_every_cell() -> None:
-    run = kvmenc("check-order", "--quick", "--rounds", "1", "--json")
+@pytest.fixture(scope="module")
+def small() -> ordering.OrderCheck:
+    """What `--quick --rounds 1` finds."""
+    return ordering.check(ordering.Bounds(1, ordering.QUICK.settings))
+
+
+def test_json_holds_every_cell(monkeypatch: pytest.MonkeyPatch, small: ordering.OrderCheck) -> None:
+    asked: list[ordering.Bounds] = []
+
+    def check(bounds: ordering.Bounds, *_: object) -> ordering.OrderCheck:
+        asked.append(bounds)
+        return small
+
+    monkeypatch.setattr(ordering, "check", check)
+    run = here("check-order", "--quick", "--rounds", "1", "--json")
+    assert asked == [ordering.Bounds(1, ordering.QUICK.settings)]
     answer: Any = json.loads(run.stdout)
     assert (run.returncode, answer["schema"], answer["live_rounds"]) == (
         0,
@@ -70,9 +84,10 @@ def test_json_holds_every_cell() -> None:
     )
 
 
-def test_a_wrong_sync_is_exit_status_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = ordering.check(ordering.Bounds(1, ordering.QUICK.settings[:1]))
-    wrong = msgspec.structs.replace(right, wrong_by_own=7)
+def test_a_wrong_sync_is_exit_status_1(
+    monkeypatch: pytest.MonkeyPatch, small: ordering.OrderCheck
+) -> None:
+    wrong = msgspec.structs.replace(small, wrong_by_own=7)
     monkeypatch.setattr(ordering, "check", lambda *_: wrong)
     run = CliRunner().invoke(cli.root, ["check-order", "--quick"])
     assert run.exit_code == 1
@@ -81,11 +96,11 @@ def test_a_wrong_sync_is_exit_status_1(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("rounds", ["0", "7", "many"])
 def test_rounds_out_of_range_are_a_usage_error(rounds: str) -> None:
-    assert kvmenc("check-order", "--rounds", rounds).returncode == 2
+    assert here("check-order", "--rounds", rounds).returncode == 2
 
 
 def test_pictures_that_cannot_be_written_are_exit_status_4(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    run = kvmenc("check-order", "--quick", "--rounds", "1", "--svg", str(tmp_path / "file"))
+    run = here("check-order", "--quick", "--rounds", "1", "--svg", str(tmp_path / "file"))
     assert run.returncode == 4
     assert run.stderr.startswith(f"kvmenc: {tmp_path}/file: no pictures can be written there: ")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cli.test_root import kvmenc
+from tests.cli.test_root import here, kvmenc
 from tests.schemas.validator import faults
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def test_it_says_that_the_guest_arrived_whole_in_80_plain_columns() -> None:
 
 
 def test_a_broken_protocol_is_the_answer_no() -> None:
-    run = kvmenc(*SMALL, "--protocol", "dirty; private once; CLEAR by GET", "--json")
+    run = here(*SMALL, "--protocol", "dirty; private once; CLEAR by GET", "--json")
     assert run.returncode == 1
     result = json.loads(run.stdout)
     assert (result["schema"], result["verdict"]) == ("kvmenc.dry-run/1", "wrong")
@@ -35,22 +35,22 @@ def test_a_broken_protocol_is_the_answer_no() -> None:
 
 def test_a_fault_leaves_the_guest_at_the_source_and_files_for_the_others(tmp_path: Path) -> None:
     files = ("--stream", str(tmp_path / "s"), "--run", str(tmp_path / "r.json"))
-    run = kvmenc(*SMALL, "--fault", "link-cut", *files)
+    run = here(*SMALL, "--fault", "link-cut", *files)
     assert run.returncode == 0
     assert "it is as one that was never migrated" in " ".join(run.stdout.split())
     assert {it.name for it in tmp_path.iterdir()} == {"s", "r.json"}
-    assert kvmenc("backtest", str(tmp_path / "r.json")).returncode == 0
+    assert here("backtest", str(tmp_path / "r.json")).returncode == 0
 
 
 def test_what_it_prints_as_json_is_a_migration_for_backtest(tmp_path: Path) -> None:
     """Of the built-in guest, whose plan is not exact: rounds stand side by side all the same."""
     file = tmp_path / "rehearsed.json"
-    file.write_text(kvmenc(*SMALL, "--json").stdout)
-    run = kvmenc("backtest", "--runs", str(file))
+    file.write_text(here(*SMALL, "--json").stdout)
+    run = here("backtest", "--runs", str(file))
     assert (run.returncode, run.stderr) == (0, "")
     assert max(map(len, run.stdout.splitlines())) <= 80
     assert "Pages by round and road" in run.stdout
-    answer = json.loads(kvmenc("backtest", "--json", str(file)).stdout)
+    answer = json.loads(here("backtest", "--json", str(file)).stdout)
     ledger = json.loads(file.read_text())["ledger"]
     (told,) = answer["runs"]
     actual = [it["actual"] for it in told["rounds"] if it["actual"]]
@@ -71,6 +71,6 @@ def test_what_it_prints_as_json_is_a_migration_for_backtest(tmp_path: Path) -> N
     ],
 )
 def test_bad_wishes_are_refused_in_words(args: tuple[str, ...], status: int, says: str) -> None:
-    run = kvmenc(*SMALL, *args)
+    run = here(*SMALL, *args)
     assert (run.returncode, run.stdout) == (status, "")
     assert says in run.stderr

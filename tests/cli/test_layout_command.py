@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from kvmenc import cli
-from tests.cli.test_root import kvmenc
+from tests.cli.test_root import here, kvmenc
 from tests.qemu_text.texts import path_of
 from tests.schemas.validator import faults
 
@@ -45,7 +45,7 @@ def test_json_of_saved_text_and_its_trace() -> None:
 
 
 def test_what_the_mtree_does_not_tell_is_null() -> None:
-    result = kvmenc("layout", *PC, "--json")
+    result = here("layout", *PC, "--json")
     piece = json.loads(result.stdout)["pieces"][0]
     assert {key for key, value in piece.items() if value is None} == {
         "slot_id", "log_dirty", "guest_memfd", "host_addr",
@@ -89,7 +89,7 @@ def test_a_bad_file_is_exit_status_4_and_one_line(tmp_path: Path) -> None:
         ["--mtree", mtree, "--ramblock", mtree],
         ["--mtree", mtree, "--ramblock", str(tmp_path / "absent")],
     ):
-        result = kvmenc("layout", *files)
+        result = here("layout", *files)
         assert (result.returncode, result.stdout) == (4, "")
         assert result.stderr.count("\n") == 1
 
@@ -99,7 +99,7 @@ def test_a_socket_on_which_nobody_listens_is_exit_status_3_and_one_line(tmp_path
     with socket.socket(socket.AF_UNIX) as bound:
         bound.bind(str(deaf))
     for path, why in ((deaf, "Connection refused"), (tmp_path / "absent", "No such file")):
-        result = kvmenc("layout", "--qmp", str(path))
+        result = here("layout", "--qmp", str(path))
         assert (result.returncode, result.stdout) == (3, "")
         assert result.stderr.count("\n") == 1
         assert why in result.stderr

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from kvmenc import cli
 from kvmenc.capture import save_capture
-from tests.cli.test_root import MAIN, kvmenc
+from tests.cli.test_root import MAIN, here, kvmenc
 from tests.plan.guests import GIB_PAGES, guest
 from tests.plan.test_precopy import AMD_STORY
 from tests.schemas.validator import faults
@@ -57,7 +57,7 @@ def test_the_contract_line_of_the_command(converging: str) -> None:
 
 
 def test_capabilities_and_rules_are_options(converging: str) -> None:
-    result = kvmenc(
+    result = here(
         "plan", converging, "--auto-converge", "--xbzrle", "25", "--xbzrle-cache", "128MiB",
         "--qemu", "8.2", "--send-buffer", "2MiB", "--private-batch", "4094", "--json",
     )  # fmt: skip
@@ -76,7 +76,7 @@ def test_a_guest_can_be_described_instead_of_captured() -> None:
         "--memory", "8GiB", "--zero", "50%", "--private", "10%",
         "--dirty-rate", "50MB/s", "--working-set", "1GiB",
     ]  # fmt: skip
-    result = kvmenc("plan", *described, "--link", "10Gbit", "--private-rate", "50000pps", "--json")
+    result = here("plan", *described, "--link", "10Gbit", "--private-rate", "50000pps", "--json")
     assert result.stderr == ""
     guest = json.loads(result.stdout)["guest"]
     assert guest["pages"] == 2**21
@@ -84,13 +84,13 @@ def test_a_guest_can_be_described_instead_of_captured() -> None:
 
 
 def test_a_description_needs_memory_and_goes_alone(converging: str) -> None:
-    without = kvmenc("plan", "--zero", "50%")
+    without = here("plan", "--zero", "50%")
     assert without.returncode == 2
     assert "a guest is described by its --memory first" in without.stderr
-    both = kvmenc("plan", converging, "--memory", "1GiB")
+    both = here("plan", converging, "--memory", "1GiB")
     assert both.returncode == 2
     assert "goes without FILE" in both.stderr
-    share = kvmenc("plan", "--memory", "1GiB", "--zero", "150%")
+    share = here("plan", "--memory", "1GiB", "--zero", "150%")
     assert share.returncode == 2
 
 
@@ -107,7 +107,7 @@ def test_a_description_needs_memory_and_goes_alone(converging: str) -> None:
 def test_what_makes_no_sense_is_refused(
     converging: str, options: list[str], status: int, text: str
 ) -> None:
-    result = kvmenc("plan", converging, *options)
+    result = here("plan", converging, *options)
     assert result.returncode == status
     assert text in result.stderr
 
@@ -122,7 +122,7 @@ def test_without_options_the_defaults_are_those_of_qemu(converging: str) -> None
 
 @pytest.mark.parametrize("json_option", [[], ["--json"]])
 def test_a_verdict_of_no_is_exit_status_1(hopeless: str, json_option: list[str]) -> None:
-    result = kvmenc("plan", hopeless, *json_option)
+    result = here("plan", hopeless, *json_option)
     assert (result.returncode, result.stderr) == (1, "")
     assert "does-not-converge" in result.stdout or "Does not converge" in result.stdout
     assert not json_option or not faults(json.loads(result.stdout))
@@ -132,7 +132,7 @@ def test_a_bad_file_is_exit_status_4_and_one_line(tmp_path: Path) -> None:
     bad = tmp_path / "bad.capture"
     bad.write_text("{}")
     for file, why in ((bad, "not a usable capture"), (tmp_path / "absent", "No such file")):
-        result = kvmenc("plan", str(file), "--json")
+        result = here("plan", str(file), "--json")
         assert (result.returncode, result.stdout) == (4, "")
         assert result.stderr.startswith(f"kvmenc: {file}: ")
         assert result.stderr.count("\n") == 1

@@ -15,7 +15,7 @@ from kvmenc import cli
 from kvmenc.capture import open_capture, save_capture
 from tests.capture.captures import sound_bitmaps, sound_capture
 from tests.cli.test_plan_command import on_a_terminal
-from tests.cli.test_root import kvmenc
+from tests.cli.test_root import here, kvmenc
 from tests.schemas.validator import faults
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +42,7 @@ def test_colour_is_for_terminals_and_no_color_turns_it_off(file: Path) -> None:
 
 
 def test_json_is_one_object_with_the_facts_and_what_the_bitmaps_say(file: Path) -> None:
-    run = kvmenc("show", str(file), "--json")
+    run = here("show", str(file), "--json")
     assert (run.returncode, run.stderr) == (0, "")
     answer: Any = json.loads(run.stdout)
     assert answer["schema"] == "kvmenc.show/1"
@@ -61,7 +61,7 @@ def test_json_is_one_object_with_the_facts_and_what_the_bitmaps_say(file: Path) 
 def test_a_bad_file_is_exit_status_4_and_one_line(tmp_path: Path, content: bytes) -> None:
     bad = tmp_path / "bad.capture"
     bad.write_bytes(content)
-    run = kvmenc("show", str(bad))
+    run = here("show", str(bad))
     assert (run.returncode, run.stdout) == (4, "")
     assert run.stderr.startswith(f"kvmenc: {bad}: not a usable capture: ")
     assert run.stderr.count("\n") == 1
@@ -71,19 +71,19 @@ def test_a_damaged_bitmap_is_exit_status_4_and_nothing_is_shown(file: Path, tmp_
     data = file.read_bytes()
     at = data.index(b"dirty/0.npy") + 60
     (tmp_path / "bad.capture").write_bytes(data[:at] + b"\xff\xff" + data[at + 2 :])
-    run = kvmenc("show", str(tmp_path / "bad.capture"))
+    run = here("show", str(tmp_path / "bad.capture"))
     assert (run.returncode, run.stdout) == (4, "")
     assert "member dirty/0.npy" in run.stderr
 
 
 def test_a_capture_of_a_demo_is_shown_with_its_bitmaps(tmp_path: Path) -> None:
     path = tmp_path / "demo.capture"
-    run = kvmenc("demo", "--backend", "fake", "-o", str(path), "--json")
+    run = here("demo", "--backend", "fake", "-o", str(path), "--json")
     demo: Any = json.loads(run.stdout)
     with open_capture(path) as kept:
         assert json.loads(run.stdout)["capture"]["blocks"][0]["name"] == "ram"
         assert kept.kinds("ram") == ("dirty", "private", "zero")
-    shown: Any = json.loads(kvmenc("show", str(path), "--json").stdout)
+    shown: Any = json.loads(here("show", str(path), "--json").stdout)
     assert shown["capture"] == demo["capture"]
     ram = shown["blocks"][0]
     (window,) = shown["capture"]["windows"]
@@ -94,8 +94,8 @@ def test_a_capture_of_a_demo_is_shown_with_its_bitmaps(tmp_path: Path) -> None:
 def test_the_docs_show_what_is_printed(tmp_path: Path) -> None:
     """Line for line, but for those with numbers, which differ from run to run."""
     path = tmp_path / "demo.capture"
-    assert kvmenc("demo", "--backend", "fake", "-o", str(path)).returncode == 0
-    printed = [line.rstrip() for line in kvmenc("show", str(path)).stdout.splitlines()]
+    assert here("demo", "--backend", "fake", "-o", str(path)).returncode == 0
+    printed = [line.rstrip() for line in here("show", str(path)).stdout.splitlines()]
     page = (ROOT / "docs" / "capture.md").read_text()
     shown = page.split("## The capture file")[1].split("```")[1]
     fixed = [line for line in shown.splitlines() if re.fullmatch(r"[A-Za-z][^0-9]+", line)]

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from kvmenc import cli
-from tests.cli.test_root import kvmenc
+from tests.cli.test_root import here, kvmenc
 from tests.schemas.validator import faults
 from tests.stream.raw import BLOCKS, Ram, call, head
 from tests.stream.test_against import saved
@@ -46,7 +46,7 @@ def test_into_a_pipe_it_is_plain_and_80_columns_wide(stream: Path) -> None:
 
 
 def test_json_adds_up(stream: Path) -> None:
-    run = kvmenc("stream", str(stream), "--json", "--page", "pc.ram:0x5a123")
+    run = here("stream", str(stream), "--json", "--page", "pc.ram:0x5a123")
     assert (run.returncode, run.stderr) == (0, "")
     answer: Any = json.loads(run.stdout)
     assert answer["schema"] == "kvmenc.stream/1"
@@ -66,16 +66,16 @@ def test_pages_of_the_wrong_road_are_named_and_the_answer_is_no(
 ) -> None:
     """Of the private pages 80 to 109, the last ten and five others went in the clear."""
     capture = saved(tmp_path / "guest.capture", set(range(80, 110)))
-    run = kvmenc("stream", str(stream), "--against", str(capture))
+    run = here("stream", str(stream), "--against", str(capture))
     assert (run.returncode, run.stderr) == (1, "")
     assert max(map(len, run.stdout.splitlines())) <= 80
     assert "95 of 300 pages took the wrong road" in run.stdout
     assert "private, sent in the clear: 15 pages" in run.stdout
     assert "shared, sent encrypted: 80 pages" in run.stdout
     right = saved(tmp_path / "right.capture", set(range(100)) - set(range(90, 95)))
-    answer: Any = json.loads(
-        kvmenc("stream", str(stream), "--against", str(right), "--json").stdout
-    )["against"]
+    answer: Any = json.loads(here("stream", str(stream), "--against", str(right), "--json").stdout)[
+        "against"
+    ]
     assert (answer["shared_encrypted_pages"], answer["private_in_clear_pages"]) == (5, 0)
     assert answer["at_last_pages"] == 0
     assert answer["ranges"] == [
@@ -94,7 +94,7 @@ def test_pages_of_the_wrong_road_are_named_and_the_answer_is_no(
     ],
 )
 def test_bad_input_is_one_line_and_4(stream: Path, options: tuple[str, ...], told: str) -> None:
-    run = kvmenc("stream", str(stream), *options)
+    run = here("stream", str(stream), *options)
     assert (run.returncode, run.stdout) == (4, "")
     assert told in run.stderr
     assert run.stderr.count("\n") == 1
@@ -102,7 +102,7 @@ def test_bad_input_is_one_line_and_4(stream: Path, options: tuple[str, ...], tol
 
 def test_what_is_no_stream_is_refused(tmp_path: Path) -> None:
     for name, told in ((tmp_path, "cannot be read"), (tmp_path / "none", "No such file")):
-        run = kvmenc("stream", str(name))
+        run = here("stream", str(name))
         assert run.returncode == 4
         assert told in run.stderr
 

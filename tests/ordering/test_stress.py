@@ -21,8 +21,6 @@ from tests.ordering.stress import Guests, stress
 if TYPE_CHECKING:
     from kvmenc.ordering import OrderCheck
 
-pytestmark = pytest.mark.alone
-
 STEPS = int(os.environ.get("KVMENC_ORDER_STEPS", "150000"))
 SEED = 1 if os.environ.get("CI") == "true" else random.getrandbits(32)
 FOUND_WITHIN_S = 20
@@ -69,6 +67,7 @@ ORDERS = {
 }
 
 
+@pytest.mark.alone  # the search takes both cores
 def test_what_should_break_is_what_the_search_finds_broken(found: OrderCheck) -> None:
     cells = [it for it in found.cells if it.setting != Setting.SECOND_WRITER]
     wrong = {(it.protocol, it.order) for it in cells if it.wrong}

@@ -52,6 +52,7 @@ def record(
     tries: int = TRIES,
     *,
     fresh: bool = True,
+    capture_s: float = CAPTURE_S,
 ) -> Iterator[Path]:
     """Yield a run file for each migration; its capture, progress and trace lie beside it.
 
@@ -61,6 +62,7 @@ def record(
         repeats: migrations of each.
         tries: how often a disturbed migration is made at most.
         fresh: make anew what is there already.
+        capture_s: for how long a guest is watched.
     """
     for scenario in scenarios:
         stem = "-".join(re.findall(r"[a-z0-9.]+", scenario.name.lower()))
@@ -68,12 +70,14 @@ def record(
         if fresh or not all(file.exists() for file in files):
             for file in files:
                 file.unlink(missing_ok=True)
-            yield from _record(scenario, files, folder / f"{stem}.zip", tries)
+            yield from _record(scenario, files, folder / f"{stem}.zip", tries, capture_s)
 
 
-def _record(scenario: Scenario, files: list[Path], capture: Path, tries: int) -> Iterator[Path]:
+def _record(
+    scenario: Scenario, files: list[Path], capture: Path, tries: int, capture_s: float
+) -> Iterator[Path]:
     with running(scenario) as (qemu, transport):
-        watched = captured(qemu)
+        watched = captured(qemu, capture_s)
         save_capture(watched.capture, capture, watched.bitmaps)
         for file in files:
             migrated = _migrated(scenario, qemu, transport, file.with_suffix(""), tries)
@@ -100,10 +104,10 @@ def running(scenario: Scenario) -> Iterator[tuple[Machine, Transport]]:
         yield qemu, transport
 
 
-def captured(qemu: Machine) -> Watched:
+def captured(qemu: Machine, seconds: float = CAPTURE_S) -> Watched:
     with Qmp(qemu.second_socket) as monitor:
         for _ in range(_CAPTURES):
-            watched = watch(monitor, Wishes(seconds=CAPTURE_S), lambda *_: None)
+            watched = watch(monitor, Wishes(seconds=seconds), lambda *_: None)
             if not any("late" in note for note in watched.capture.notes):
                 return watched
     raise AssertionError("the machine is too busy to capture a guest that runs as it should")
