@@ -131,6 +131,8 @@ def _host(_folder: Path) -> Parser:
         with mock.patch.object(socket, "getaddrinfo", look_up):
             resolve(text)
 
+    "\u00e9".encode("idna")  # its tables are the process's, and not the first name's
+
     return _text(read, b"10.0.0.1", b"[fe80::1%eth0]", b"::ffff:10.0.0.1")
 
 
