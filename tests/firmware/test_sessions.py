@@ -19,12 +19,13 @@ from kvmenc.firmware import (
     FirmwareRefused,
     GuestState,
     Packet,
+    PacketRows,
     ReceiveSession,
     SendSession,
     SevGuest,
     SevPlatform,
 )
-from kvmenc.guest.scratch import PAGE
+from kvmenc.guest.scratch import PAGE, GuestRam
 from kvmenc.kvm import KvmSystem
 from tests.firmware.guests import NPAGES, Host
 
@@ -80,14 +81,20 @@ def test_a_packet_goes_over_a_wire_as_two_blobs(host: Host) -> None:
             receiving.receive(copy, there.address)
 
 
+def sent_in_rows(sending: SendSession, here: GuestRam, there: GuestRam) -> PacketRows:
+    """All pages of a guest, on their way to others."""
+    rows, offsets = sending.rows(NPAGES), np.arange(NPAGES) * PAGE
+    rows.lie_at(here.address + offsets)
+    sending.send_rows(rows, NPAGES)
+    rows.lie_at(there.address + offsets)
+    return rows
+
+
 def test_rows_of_packets_go_by_a_command_each(host: Host) -> None:
     here, there = host.ram(1), host.ram()
     with SendSession(host.launched(here), host.certificates) as sending:
         target, receiving = arriving(host, sending)
-        rows, offsets = sending.rows(NPAGES), np.arange(NPAGES) * PAGE
-        rows.lie_at(here.address + offsets)
-        sending.send_rows(rows, NPAGES)
-        rows.lie_at(there.address + offsets)
+        rows = sent_in_rows(sending, here, there)
         receiving.receive_rows(rows)
         for page in range(NPAGES):
             assert target.decrypted(there.address + page * PAGE, PAGE) == bytes([1 + page]) * PAGE
@@ -97,11 +104,8 @@ def test_the_rows_before_one_that_is_refused_have_arrived(host: Host) -> None:
     here, there = host.ram(1), host.ram()
     with SendSession(host.launched(here), host.certificates) as sending:
         target, receiving = arriving(host, sending)
-        rows, offsets = sending.rows(NPAGES), np.arange(NPAGES) * PAGE
-        rows.lie_at(here.address + offsets)
-        sending.send_rows(rows, NPAGES)
+        rows = sent_in_rows(sending, here, there)
         rows.contents[2, 100] ^= 1
-        rows.lie_at(there.address + offsets)
         with pytest.raises(FirmwareRefused, match="BAD_MEASUREMENT"):
             receiving.receive_rows(rows)
         assert target.decrypted(there.address + PAGE, PAGE) == b"\2" * PAGE
