@@ -22,9 +22,12 @@ test: $(STAMP)
 	@$(MAKE) --no-print-directory most-tests
 	@$(MAKE) --no-print-directory -j2 alone-tests types calm-tests
 
-# Types and calm tests take what no other process wants, so that those alone do not notice.
+# Types and calm tests take what no other process wants, so that those alone do not notice; where the
+# system has no such thing they are nice.
+IDLE := $(shell chrt --idle 0 true 2>/dev/null && echo chrt --idle 0 || echo nice -n 19)
+
 types: $(STAMP)
-	chrt --idle 0 $(BIN)/mypy
+	$(IDLE) $(BIN)/mypy
 
 # More than there are cores: some wait, for a QEMU or for time to pass.
 most-tests: $(STAMP)
@@ -32,7 +35,7 @@ most-tests: $(STAMP)
 	  $(CALM:%=--ignore=%)
 
 calm-tests: $(STAMP)
-	chrt --idle 0 $(BIN)/pytest -q -m "not (bench or alone)" $(CALM)
+	$(IDLE) $(BIN)/pytest -q -m "not (bench or alone)" $(CALM)
 
 # Of all modules, to collect what is in them would take longer than to run a tenth of these.
 alone-tests: $(STAMP)
