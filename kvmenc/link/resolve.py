@@ -10,6 +10,8 @@ from kvmenc.errors import HostError, InputError
 
 __all__ = ["Destination", "resolve"]
 
+_MOST_CHARACTERS = 300  # a name's 253, or an address with brackets and a device
+
 
 @dataclass(frozen=True, slots=True)
 class Destination:
@@ -38,6 +40,8 @@ def resolve(host: str) -> Destination:
         InputError: it is no host name, there is no such host, or it is not one machine's address.
         HostError: the name servers cannot be asked.
     """
+    if not host.isprintable() or len(host) > _MOST_CHARACTERS:
+        raise _nonsense(host)
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     try:
         address = ipaddress.ip_address(bare)
@@ -51,8 +55,12 @@ def resolve(host: str) -> Destination:
 def _refuse_nonsense(name: str) -> None:
     if ":" in name:
         raise InputError(f"{name[:60]!r} is no address; give the host without port or protocol")
-    if not name or len(name) > 253 or not name.isprintable() or set(name) & set(" /,@?#%"):
-        raise InputError(f"{name[:60]!r} is not a host: give a name or an address")
+    if not name or len(name) > 253 or set(name) & set(" /,@?#%"):
+        raise _nonsense(name)
+
+
+def _nonsense(name: str) -> InputError:
+    return InputError(f"{name[:60]!r} is not a host: give a name or an address")
 
 
 def _literal(address: ipaddress.IPv4Address | ipaddress.IPv6Address, host: str) -> Destination:

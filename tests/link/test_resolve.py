@@ -30,6 +30,8 @@ def test_an_address_is_itself(host: str, expected: Destination) -> None:
         ("", "not a host"),
         ("a b", "not a host"),
         ("a\0b", "not a host"),
+        ("::%ff\x10[2J", "not a host"),
+        ("fe80::1%" + "a" * 2000, "not a host"),
         ("host/24", "not a host"),
         ("x" * 254, "not a host"),
         ("x" * 64 + ".example", "not a host"),
