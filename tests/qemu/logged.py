@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from kvmenc import procfs
+from kvmenc.errors import HostError
 from kvmenc.qemu.monitor import ask
 from kvmenc.qemu.qmp import Qmp
 from tests.qemu.guest import Guest
@@ -62,11 +63,14 @@ class Logged:
             self._cleanup.callback(os.kill, self.pid, 9)
 
     def _connect(self) -> Qmp:
+        """The socket has a name a moment before anybody listens on it."""
         deadline = time.monotonic() + _PATIENCE_S
-        while not self._socket.exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        return Qmp(self._socket)
+        while True:
+            try:
+                return Qmp(self._socket)
+            except HostError:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
 
     def __enter__(self) -> Self:
         return self
