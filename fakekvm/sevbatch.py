@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from fakekvm import sevdecode as abi
 from fakekvm.decode import PAGE_BYTES
 from fakekvm.errors import oserror
-from fakekvm.sevvm import KMALLOC_MAX_BYTES, Telling
+from fakekvm.sevvm import Telling
 
 if TYPE_CHECKING:
     from fakekvm.sevvm import SevVm
@@ -56,7 +56,7 @@ def _checked(sev: SevVm, address: int) -> abi.Packet:
     try:
         if not packet.is_whole:
             raise oserror(errno.EINVAL)
-        if packet.hdr_len > KMALLOC_MAX_BYTES or packet.trans_len > KMALLOC_MAX_BYTES:
+        if packet.is_too_large:
             raise oserror(errno.ENOMEM)
         sev.pin(packet.guest_uaddr, 1)
     except OSError as error:

@@ -17,7 +17,7 @@ from fakekvm.sevbatch import command_batch
 from fakekvm.sevcerts import Files
 from fakekvm.sevfirmware import FirmwareError
 from fakekvm.sevmemory import NOTHING
-from fakekvm.sevvm import KMALLOC_MAX_BYTES, Telling, refused
+from fakekvm.sevvm import Telling, refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -233,7 +233,7 @@ def _send_update_data(vm: Vm, command: abi.Command) -> Pieces | None:
         raise oserror(errno.EINVAL)
     found = sev.used.ahead((command.data, 0, 0, 0, 0, address, size))
     content = sev.page(address, size) if found is None else found[:size]
-    if hdr_len > KMALLOC_MAX_BYTES or trans_len > KMALLOC_MAX_BYTES:
+    if packet.is_too_large:
         raise oserror(errno.ENOMEM)
     try:
         hdr, trans = sev.firmware().send_update(sev.handle, content, packet, command)

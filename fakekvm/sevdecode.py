@@ -28,6 +28,7 @@ SNP_LAUNCH_START = 100
 PLATFORM_STATUS, PDH_CERT_EXPORT, SEV_MAX = 1, 5, 12
 
 BLOB_MAX_BYTES = 0x4000  # SEV_FW_BLOB_MAX_SIZE
+KMALLOC_MAX_BYTES = 1 << 22  # of a buffer whose size the caller chooses
 
 # What the firmware answers
 SUCCESS = 0x00
@@ -137,6 +138,11 @@ class Packet(NamedTuple):
     def is_whole(self) -> bool:
         """No address is NULL, no length is 0, and the guest's memory is within a page."""
         return all(self) and self.guest_len + self.guest_uaddr % 4096 <= 4096
+
+    @property
+    def is_too_large(self) -> bool:
+        """There is no kernel memory for its header or its contents: ENOMEM."""
+        return self.hdr_len > KMALLOC_MAX_BYTES or self.trans_len > KMALLOC_MAX_BYTES
 
 
 class ReceiveStart(NamedTuple):

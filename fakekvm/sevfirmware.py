@@ -231,8 +231,7 @@ class Firmware:
         """
         with self._turn:
             sealed = self._send(handle, content, packet)
-            if self._speed.send:
-                self._take(self._speed.send, 1, command)
+            self._take(self._speed.send, 1, command)
             return sealed
 
     def send_many(
@@ -251,8 +250,7 @@ class Firmware:
         _, hdr_len, address, size, _, trans_len = packet
         if hdr_len < HDR_BYTES or trans_len < size:
             raise FirmwareError(abi.INVALID_LEN, HDR_BYTES)
-        if (address | size) % BLOCK_BYTES:
-            raise _odd(address)
+        _check_blocks(address, size)
         assert guest.transport is not None, "SEND_UPDATE has keys"
         guest.packets += 1
         plain = guest.key.crypt(address, content)
@@ -297,8 +295,7 @@ class Firmware:
         """
         with self._turn:
             content = self._receive(handle, packet, sealed)
-            if self._speed.receive:
-                self._take(self._speed.receive, 1, command)
+            self._take(self._speed.receive, 1, command)
             return content
 
     def receive_many(
@@ -320,8 +317,7 @@ class Firmware:
         address, size = packet.guest_uaddr, packet.guest_len
         if len(hdr) < HDR_BYTES or len(trans) < size:
             raise FirmwareError(abi.INVALID_LEN, HDR_BYTES)
-        if (address | size) % BLOCK_BYTES:
-            raise _odd(address)
+        _check_blocks(address, size)
         assert guest.transport is not None, "RECEIVE_UPDATE has keys"
         plain = guest.transport.open(hdr, trans, size)
         if plain is None:
@@ -348,10 +344,7 @@ class Firmware:
 
 
 def _check_blocks(address: int, size: int) -> None:
-    if (address | size) % BLOCK_BYTES:
-        raise _odd(address)
-
-
-def _odd(address: int) -> FirmwareError:
-    """Address or size are no multiple of a block's."""
-    return FirmwareError(abi.INVALID_ADDRESS if address % BLOCK_BYTES else abi.INVALID_LEN)
+    if address % BLOCK_BYTES:
+        raise FirmwareError(abi.INVALID_ADDRESS)
+    if size % BLOCK_BYTES:
+        raise FirmwareError(abi.INVALID_LEN)

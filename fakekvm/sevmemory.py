@@ -29,7 +29,8 @@ NOTHING: Pieces = 0, b"", 0, b""
 
 
 _COMMAND, _PACKET = abi.COMMAND, abi.PACKET_STRUCT
-_AHEAD_AT = _COMMAND.size + _PACKET.size
+_COMMAND_BYTES, _PACKET_BYTES = _COMMAND.size, _PACKET.size
+_AHEAD_AT = _COMMAND_BYTES + _PACKET_BYTES
 _READS, _WRITES = struct.Struct("12Q"), struct.Struct("8Q")  # iovecs: the room's, and each piece's
 _IOVEC_BYTES = 16
 
@@ -80,14 +81,13 @@ class CommandMemory:
 
     def _read_ahead(self, address: int, guess: _Wanted) -> bool:
         """Whether all of it could be read."""
-        struct_at, hdr_at, hdr_len, trans_at, trans_len, page_at, page_len = guess
+        struct_at, _, hdr_len, _, trans_len, _, page_len = guess
         total, at = _AHEAD_AT + hdr_len + trans_len + page_len, self._at
         if total > len(self._room):
             self._have_room(total)
-        places = hdr_at, hdr_len, trans_at, trans_len, page_at, page_len
-        room = self._room_at, total
+        start = self._room_at, total, address, _COMMAND_BYTES, struct_at, _PACKET_BYTES
         try:
-            _READS.pack_into(self._vectors, 0, *room, address, 24, struct_at, 48, *places)
+            _READS.pack_into(self._vectors, 0, *start, *guess[1:])
         except struct.error:
             return False
         done: int = readv(self._memory.pid, at, 1, at + _IOVEC_BYTES, 5, 0)
@@ -100,7 +100,7 @@ class CommandMemory:
             OSError: EFAULT.
         """
         if self._is_read and self._guess is not None and self._guess[0] == address:
-            return abi.Packet(*_PACKET.unpack_from(self._room, _COMMAND.size))
+            return abi.Packet(*_PACKET.unpack_from(self._room, _COMMAND_BYTES))
         return abi.Packet(*self._memory.unpack(address, _PACKET))
 
     def ahead(self, wanted: _Wanted) -> memoryview | None:

@@ -23,10 +23,8 @@ if TYPE_CHECKING:
 
     from fakekvm.calls import Process, Services
 
-__all__ = ["KMALLOC_MAX_BYTES", "SevVm", "Telling", "refused"]
+__all__ = ["SevVm", "Telling", "refused"]
 
-#: Of a buffer whose size the caller chooses; more is ENOMEM.
-KMALLOC_MAX_BYTES = 1 << 22
 _MAX_GHCB_VERSION = 2
 
 

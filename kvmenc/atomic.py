@@ -26,8 +26,6 @@ __all__ = ["check_writable", "names_stdout", "write_atomically"]
 
 # man 2 open, O_TMPFILE: what file systems and kernels without it answer.
 _NO_TMPFILE = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL})
-
-
 # Linux follows no more (path_resolution(7)).
 _MOST_LINKS = 40
 _STDOUT = 1
