@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from importlib import import_module
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -96,6 +96,20 @@ class Root(click.Group):
             if name.startswith(incomplete)
         ]
         return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,  # noqa: ANN401 - whatever click takes
+    ) -> click.Context:
+        """As click, which prints the help and the version here and would call a broken pipe 1."""
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except BrokenPipeError as error:
+            _forget_stdout()
+            raise click.exceptions.Exit(EXIT_BROKEN_PIPE) from error
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; its errors become one line on stderr and an exit code."""

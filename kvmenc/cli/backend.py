@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from kvmenc.cli.common import check_outputs
+from kvmenc.cli.common import OUTPUT, check_outputs
 from kvmenc.errors import KvmencError
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def record_options(command: Callable[..., None]) -> Callable[..., None]:
     )(command)
     return click.option(
         "--record",
-        type=click.Path(path_type=Path, dir_okay=False),
+        type=OUTPUT,
         metavar="FILE",
         help="Keep what the host answers in FILE, for --backend replay:FILE.",
     )(command)

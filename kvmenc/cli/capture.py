@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kvmenc.cli.common import Seconds, Whole, check_outputs, json_option, option, progress
+from kvmenc.cli.common import OUTPUT, Seconds, Whole, check_outputs, json_option, option, progress
 from kvmenc.cli.monitor import monitor_options, open_monitor
 from kvmenc.cli.show import show
 from kvmenc.errors import InputError
@@ -41,7 +41,7 @@ _SOURCES = ("bitmap", "hypercalls", "content", "all-private", "all-shared")
     show_default=True,
     help="How long to watch; over 57, in windows.",
 )
-@option("-o", "--output", type=_FILE, required=True, metavar="FILE", help="The capture.")
+@option("-o", "--output", type=OUTPUT, required=True, metavar="FILE", help="The capture.")
 @option("--pid", type=Whole(1), help="QEMU's process, if QEMU names another.")
 @option(
     "--private",

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -16,7 +17,6 @@ from kvmenc.errors import InputError, KvmencError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
 
     from click.types import OptionHelpExtra
     from msgspec import Struct
@@ -27,6 +27,7 @@ Command = TypeVar("Command", bound="Callable[..., Any]")
 
 __all__ = [
     "BANDWIDTH",
+    "OUTPUT",
     "PAGE_RATE",
     "TIME",
     "Percent",
@@ -103,6 +104,22 @@ class Seconds(click.FloatRange):
         except InputError as error:
             self.fail(f"{error}; without one it is seconds", param, ctx)
         return float(super().convert(seconds, param, ctx))
+
+
+class Output(click.Path):
+    """A file to write; ``-`` is stdout, as in other commands."""
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Path:
+        """Read ``value``."""
+        path = Path(str(value))
+        super().convert(path, param, ctx)
+        return Path("/dev/stdout") if path == Path("-") else path
+
+
+#: What ``-o`` and its like name.
+OUTPUT = Output(dir_okay=False, allow_dash=True)
 
 
 def _is_number(text: str) -> bool:
@@ -189,10 +206,17 @@ def say(text: str) -> None:
     click.echo(f"kvmenc: {text}", err=True)
 
 
-def console(*, stderr: bool = False) -> Console:
-    """A terminal, or 80 columns without colour where there is none; NO_COLOR is honoured."""
+def console(*written: Path | None, stderr: bool = False) -> Console:
+    """A terminal, or 80 columns without colour where there is none; NO_COLOR is honoured.
+
+    Args:
+        written: files beside the answer; it goes to stderr if one of them is stdout.
+        stderr: or in any case.
+    """
+    from kvmenc.atomic import names_stdout  # noqa: PLC0415
     from kvmenc.report.terminal import Terminal  # noqa: PLC0415 - rich is slow to import
 
+    stderr = stderr or any(map(names_stdout, filter(None, written)))
     return Terminal(stderr=stderr, markup=False, highlight=False, emoji=False)
 
 
@@ -204,11 +228,15 @@ def check_outputs(*outputs: Path | None, inputs: Iterable[Path | None] = ()) -> 
         inputs: what is read, and must not be written over.
 
     Raises:
-        UsageError: one file is given twice.
+        UsageError: one file is given twice; or one is stdout, where JSON or CSV goes.
         InputError: one cannot be written.
     """
-    from kvmenc.atomic import check_writable  # noqa: PLC0415 - only some commands write files
+    from kvmenc.atomic import check_writable, names_stdout  # noqa: PLC0415 - only some write files
 
+    chosen = click.get_current_context().params
+    for name in (it for it in ("json", "csv") if chosen.get(f"as_{it}")):
+        if any(map(names_stdout, filter(None, outputs))):
+            raise click.UsageError(f"--{name} goes to stdout, where a file goes already")
     taken = {os.path.realpath(it) for it in inputs if it}
     for output in filter(None, outputs):
         with _unwritable(output):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from kvmenc.cli.backend import backend_option, carried, record_options, wished_record
-from kvmenc.cli.common import check_outputs, console, emit_json, json_option, progress, say
+from kvmenc.cli.common import OUTPUT, check_outputs, console, emit_json, json_option, progress, say
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from kvmenc.cli.backend import Replay
     from kvmenc.scratchrun import BackendName
 
@@ -31,7 +32,7 @@ Examples:
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=OUTPUT,
     help="Keep the capture in this file.",
 )
 @json_option
@@ -73,4 +74,4 @@ def command(
     if as_json:
         emit_json(demo)
     else:
-        print_demo(demo, console())
+        print_demo(demo, console(output))

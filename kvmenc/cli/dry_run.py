@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import click
 
 from fakekvm.completions import complete_scenario
 from kvmenc.cli.common import (
+    OUTPUT,
     PAGE_RATE,
     Whole,
     check_outputs,
@@ -30,6 +30,7 @@ from kvmenc.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from fakekvm import Host
     from fakekvm.scripts import Scripts
@@ -120,14 +121,14 @@ def _complete_fault(_ctx: click.Context, _param: click.Parameter, incomplete: st
 )
 @option(
     "--stream",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=OUTPUT,
     metavar="FILE",
     help="Keep what was sent, for `kvmenc stream FILE`.",
 )
 @option(
     "--run",
     "run_path",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=OUTPUT,
     metavar="FILE",
     help="Keep plan's capture and outcome, for `kvmenc backtest FILE`.",
 )
@@ -162,7 +163,7 @@ def command(
     else:
         from kvmenc.report.rehearsal import print_rehearsal  # noqa: PLC0415 - rich is slow
 
-        print_rehearsal(found.result, console())
+        print_rehearsal(found.result, console(stream, run_path))
     fault = found.result.fault
     ctx.exit(0 if found.result.verdict == "whole" and (not fault or fault.struck) else 1)
 

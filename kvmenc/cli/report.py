@@ -10,6 +10,7 @@ import click
 
 from kvmenc import units
 from kvmenc.cli.common import (
+    OUTPUT,
     Unit,
     check_outputs,
     downtime_limit_option,
@@ -51,7 +52,7 @@ Examples:
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=OUTPUT,
     required=True,
     help="Write the page into this file.",
 )

@@ -10,6 +10,7 @@ import click
 from kvmenc import units
 from kvmenc.cli.common import (
     BANDWIDTH,
+    OUTPUT,
     TIME,
     Unit,
     check_outputs,
@@ -81,7 +82,7 @@ def default_grid() -> tuple[list[float], list[float]]:
 )
 @plan_options
 @option("--csv", "as_csv", is_flag=True, help="A line for each cell on stdout.")
-@option("--svg", type=click.Path(path_type=Path), help="Draw the grid into this file.")
+@option("--svg", type=OUTPUT, help="Draw the grid into this file.")
 @json_option
 @click.pass_context
 def command(
@@ -125,5 +126,5 @@ def command(
     else:
         from kvmenc.report.sweep import print_grid  # noqa: PLC0415 - rich is slow to import
 
-        print_grid(grid, console())
+        print_grid(grid, console(svg))
     ctx.exit(0 if grid.sensitive_at else 1)

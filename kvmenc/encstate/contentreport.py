@@ -32,8 +32,8 @@ class Share:
 
     def __str__(self) -> str:
         if self.low == self.high:
-            return f"{self.value:.1%}"
-        return f"{self.value:.1%} ({self.low:.1%} to {self.high:.1%})"
+            return f"{self.value * 100:.1f} %"
+        return f"{self.value * 100:.1f} % ({self.low * 100:.1f} to {self.high * 100:.1f} %)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,5 +119,5 @@ class ContentReport:
         if self.read_pages == self.total_pages:
             return f"all {self.total_pages} pages read"
         unread = f", {self.unread_pages} unreadable" if self.unread_pages else ""
-        confidence = f"{CONFIDENCE:.0%} confidence"
+        confidence = f"{CONFIDENCE * 100:.0f} % confidence"
         return f"{self.read_pages} of {self.total_pages} pages read{unread}, {confidence}"

@@ -39,8 +39,8 @@ def interval_words(interval: Interval) -> str:
         "one-window": "; it has one window, so how much the guest itself changes is not known",
     }[interval.basis]
     share = (
-        f"{interval.probability_converges:.0%} of {interval.plans} plans converge (of guests "
-        f"that the capture might as well have seen{rests})"
+        f"{interval.probability_converges * 100:.0f} % of {interval.plans} plans converge "
+        f"(of guests that the capture might as well have seen{rests})"
     )
     edge = "ON A KNIFE EDGE: " if interval.knife_edge else ""
     if interval.low_ms is None or interval.high_ms is None:

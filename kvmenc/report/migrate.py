@@ -34,5 +34,5 @@ def _row(it: FieldPair) -> tuple[str, str, str, str]:
         field_name(it.field),
         field_value(it.field, it.predicted),
         field_value(it.field, it.actual if began else None),
-        "-" if error is None else f"{error:+.1f}%",
+        "-" if error is None else f"{error:+.1f} %",
     )

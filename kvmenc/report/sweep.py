@@ -92,7 +92,7 @@ def sensitivity_line(grid: Grid) -> str:
 
 def _change(one: Sensitivity, base_ms: float) -> str:
     return "/".join(
-        "does not converge" if total is None else f"{(total - base_ms) / base_ms:+.1%}"
+        "does not converge" if total is None else f"{(total - base_ms) / base_ms * 100:+.1f} %"
         for total in (one.less_total_time_ms, one.more_total_time_ms)
     )
 

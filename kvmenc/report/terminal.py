@@ -127,7 +127,7 @@ def guest_words(guest: Guest) -> str:
     """What was captured, how large it is, and how much of it is private."""
     size = units.format_size(guest.pages * guest.page_size)
     private = {0: "all shared", guest.pages: "all private"}.get(
-        guest.private_pages, f"{guest.private_pages / guest.pages:.1%} private"
+        guest.private_pages, f"{guest.private_pages / guest.pages * 100:.1f} % private"
     )
     return f"{guest.source}; {size}, {private}"
 

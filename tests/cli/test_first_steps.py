@@ -53,6 +53,8 @@ def test_names_of_hosts_are_not_torn() -> None:
         ("report a.capture -o link", 2, "link is given twice"),
         ("dry-run --run new --stream new", 2, "new is given twice"),
         ("demo --backend fake -o new --record new", 2, "new is given twice"),
+        ("report a.capture -o - --json", 2, "--json goes to stdout, where a file goes already"),
+        ("sweep a.capture --svg /dev/fd/1 --csv", 2, "--csv goes to stdout, where a file goes"),
         ("demo --backend fake -o a.capture/new", 4, "a.capture/new: cannot be written: Not a dir"),
         ("probe --backend fake --record no/new", 4, "no/new: there is no folder no"),
         ("capture --qmp none -o /dev/null", 4, "/dev/null: it is no regular file, and what is"),

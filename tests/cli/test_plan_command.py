@@ -200,10 +200,14 @@ def test_colour_is_for_terminals_and_no_color_turns_it_off(converging: str) -> N
     assert "\x1b[1;32m" not in on_a_terminal("plan", converging, NO_COLOR="1")
 
 
-@pytest.mark.parametrize("json_option", [[], ["--json"]])
-def test_a_reader_that_goes_away_is_no_traceback(converging: str, json_option: list[str]) -> None:
+@pytest.mark.parametrize(
+    "words", ["plan {file}", "plan {file} --json", "plan --help", "--help", "--version"]
+)
+def test_a_reader_that_goes_away_is_no_traceback(converging: str, words: str) -> None:
     with subprocess.Popen(
-        [*MAIN, "plan", converging, *json_option], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*MAIN, *words.format(file=converging).split()],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None

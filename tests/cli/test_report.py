@@ -60,11 +60,20 @@ def test_the_limits_asked_for_are_marked_in_the_grid(file: Path, tmp_path: Path)
         assert words in grid.text()
 
 
-def test_a_page_on_stdout_is_nothing_but_the_page(file: Path, tmp_path: Path) -> None:
-    run = kvmenc("report", str(file), "-o", "/dev/fd/1")
+@pytest.mark.parametrize("name", ["/dev/fd/1", "-"])
+def test_a_page_on_stdout_is_nothing_but_the_page(file: Path, name: str) -> None:
+    run = kvmenc("report", str(file), "-o", name)
     assert run.returncode == 0
     assert run.stdout.endswith("</html>\n")
-    assert run.stderr.startswith("/dev/fd/1: ")
+    assert run.stderr.startswith(("/dev/fd/1: ", "/dev/stdout: "))
+
+
+def test_a_picture_on_stdout_is_nothing_but_the_picture(file: Path) -> None:
+    run = kvmenc("sweep", str(file), "--svg", "-")
+    assert run.returncode == 0
+    assert run.stdout.startswith(("<?xml", "<svg"))
+    assert run.stdout.endswith("</svg>\n")
+    assert "Cells: total time / pause" in run.stderr
 
 
 def test_without_json_it_says_where_to_look_and_what_was_left_out(

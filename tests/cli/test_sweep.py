@@ -106,7 +106,7 @@ def test_the_picture_is_sound_xml_with_a_number_in_each_cell(busy: str, tmp_path
     assert texts.count("-") == dashes > 0
     assert {"125 ms", "40 Gbit/s", "bandwidth", "downtime limit"} <= set(texts)
     assert sum(cell.get("fill") == "url(#never)" for cell in cells) == dashes
-    assert any('a <busy> & "odd" guest; 8 GiB, 12.5% private.' in str(text) for text in texts)
+    assert any('a <busy> & "odd" guest; 8 GiB, 12.5 % private.' in str(text) for text in texts)
 
 
 @pytest.mark.parametrize(

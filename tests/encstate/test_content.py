@@ -178,15 +178,18 @@ def test_a_tebibyte_read_in_full_has_less_than_a_thousandth_of_a_false_shared_pa
 @pytest.mark.parametrize(
     ("found", "words"),
     [
-        (report(zero=1, shared=1), "nothing looks encrypted: 0.0% private or random, 50.0% shared"),
+        (
+            report(zero=1, shared=1),
+            "nothing looks encrypted: 0.0 % private or random, 50.0 % shared",
+        ),
         (
             report(zero=1, private=3),
-            "all that was written looks encrypted or random: 75.0% private",
+            "all that was written looks encrypted or random: 75.0 % private",
         ),
-        (report(shared=1, private=3), "some pages hold plain data: 75.0% private or random"),
+        (report(shared=1, private=3), "some pages hold plain data: 75.0 % private or random"),
         (report(private=3), "all 3 pages read"),
-        (report(shared=1, private=9, total=20), "10 of 20 pages read, 99% confidence"),
-        (report(shared=10, private=90, total=2**28), "90.0% (79.6% to 95.4%) private or random"),
+        (report(shared=1, private=9, total=20), "10 of 20 pages read, 99 % confidence"),
+        (report(shared=10, private=90, total=2**28), "90.0 % (79.6 to 95.4 %) private or random"),
         (report(zero=1), "zero (shared or never written)"),
     ],
 )

@@ -67,7 +67,7 @@ def test_where_no_plan_converges_there_is_no_time() -> None:
     interval = interval_of(watched(60_000, 50_000), Parameters())
     assert (interval.low_ms, interval.high_ms) == (None, None)
     assert not interval.knife_edge
-    assert interval_words(interval).startswith("0% of 24 plans converge (")
+    assert interval_words(interval).startswith("0 % of 24 plans converge (")
 
 
 def test_a_single_window_says_that_it_is_one_and_gives_the_same_each_time() -> None:

@@ -97,7 +97,7 @@ def test_the_interval_says_what_it_rests_on(probability: float, edge: bool) -> N
     plan = make_plan(guest(GIB_PAGES, 0, [(100, 0, 500)]), Parameters())
     text = " ".join(printed(msgspec.structs.replace(plan, interval=interval)))
     assert ("ON A KNIFE EDGE" in text) == edge
-    assert f"{probability:.0%} of 24 plans converge (of guests that the capture might as" in text
+    assert f"{probability * 100:.0f} % of 24 plans converge (of guests that the" in text
     assert "it has one window" in text
     assert ("nine tenths of them in 1 s to 2 s." in text) == bool(probability)
 
