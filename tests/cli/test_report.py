@@ -110,7 +110,7 @@ def test_the_verdict_does_not_change_the_exit_status(file: Path, tmp_path: Path)
         (["-o", "a.html", "--xbzrle-cache", "1MiB"], 2, "goes with --xbzrle"),
         (["-o", "a.html", "--qemu", "1.0"], 4, "1.0"),
         (["-o", "none/a.html"], 4, "none/a.html: there is no folder none"),
-        (["-o", "."], 2, "'.' is a directory"),
+        (["-o", "."], 4, ".: cannot be written: Is a directory"),
     ],
 )
 def test_bad_input_is_one_clear_line(
