@@ -27,7 +27,6 @@ from kvmenc.ring import DirtyRing
 
 if TYPE_CHECKING:
     import mmap
-    from types import TracebackType
 
     from kvmenc.backend import Backend
     from kvmenc.memory.slots import MemSlot
@@ -67,12 +66,7 @@ class _Fd:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exc: object) -> None:
         self.close()
 
     def close(self) -> None:

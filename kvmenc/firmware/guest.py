@@ -14,7 +14,6 @@ from kvmenc.firmware.refusal import FirmwareRefused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from types import TracebackType
 
     import numpy as np
     from numpy.typing import NDArray
@@ -85,12 +84,7 @@ class SevGuest:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exc: object) -> None:
         self.vm.close()
 
     def issue(self, number: int, data: ctypes.Structure | None = None) -> None:

@@ -14,7 +14,6 @@ from kvmenc.firmware.packets import PAGE_BYTES, Packet, PacketRows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import TracebackType
 
     from kvmenc.firmware.certificates import Certificates
     from kvmenc.firmware.guest import SevGuest
@@ -80,12 +79,7 @@ class SendSession:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exc: object) -> None:
         self._cancel_quietly()
 
     def packet(self) -> Packet:
