@@ -87,6 +87,8 @@ class CaptureFile:
             if not may_be_json(start):
                 raise ValueError(begins_as(start))
             return decode(start + self._file.read(MAX_FACTS_BYTES + 1 - len(start)))
+        if not self._file.seekable():
+            raise OSError("it is a pipe, and a capture is read from its end: save it first")
         self._container = Container(self._file)
         capture = decode(self._container.facts())
         self._container.check_members(capture.blocks)

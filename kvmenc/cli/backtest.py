@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from kvmenc.cli.common import console, emit_json, json_option, progress
+from kvmenc.cli.common import INPUT, console, emit_json, json_option, progress
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["command"]
 
@@ -20,7 +23,7 @@ Examples:
 
 
 @click.command(epilog=_EXAMPLES)
-@click.argument("files", nargs=-1, metavar="[FILE]...", type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, metavar="[FILE]...", type=INPUT)
 @click.option("--runs", is_flag=True, help="Each run by itself, not only its scenario.")
 @json_option
 def command(*, files: tuple[Path, ...], runs: bool, as_json: bool) -> None:

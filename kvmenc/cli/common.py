@@ -27,9 +27,11 @@ Command = TypeVar("Command", bound="Callable[..., Any]")
 
 __all__ = [
     "BANDWIDTH",
+    "INPUT",
     "OUTPUT",
     "PAGE_RATE",
     "TIME",
+    "FileName",
     "Percent",
     "Seconds",
     "Unit",
@@ -106,8 +108,16 @@ class Seconds(click.FloatRange):
         return float(super().convert(seconds, param, ctx))
 
 
-class Output(click.Path):
-    """A file to write; ``-`` is stdout, as in other commands."""
+class FileName(click.Path):
+    """A file to read or to write; whether that can be done is for others to say.
+
+    Args:
+        dash: what ``-`` is, as in other commands.
+    """
+
+    def __init__(self, dash: str) -> None:
+        super().__init__()
+        self._dash = dash
 
     def convert(
         self,
@@ -115,12 +125,12 @@ class Output(click.Path):
         _param: click.Parameter | None,
         _ctx: click.Context | None,
     ) -> Path:
-        """Read ``value``; whether it can be written is for ``check_outputs``."""
-        return Path("/dev/stdout" if value == "-" else str(value))
+        """Read ``value``."""
+        return Path(self._dash if value == "-" else str(value))
 
 
-#: What ``-o`` and its like name.
-OUTPUT = Output()
+INPUT = FileName("/dev/stdin")
+OUTPUT = FileName("/dev/stdout")
 
 
 def _is_number(text: str) -> bool:

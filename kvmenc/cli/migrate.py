@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from kvmenc.cli.common import (
     BANDWIDTH,
+    INPUT,
     TIME,
     Percent,
     Seconds,
@@ -24,6 +24,8 @@ from kvmenc.cli.monitor import monitor_options, open_monitor
 from kvmenc.errors import CheckFailed
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from kvmenc.capture import Capture
     from kvmenc.migrate import Band, MigrateReport, Migration, QemuParameters
     from kvmenc.plan import Plan
@@ -47,7 +49,7 @@ expect a migration of its domain that it did not begin.
 @click.command(epilog=_EXAMPLES)
 @monitor_options
 @option("--uri", required=True, help="Where to, as QEMU takes it: tcp:HOST:PORT, unix:PATH.")
-@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.argument("file", required=False, type=INPUT)
 @option(
     "--seconds",
     type=Seconds(1, 3600),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from kvmenc.cli.backend import backend_option, carried
 from kvmenc.cli.common import (
+    INPUT,
     console,
     downtime_limit_option,
     emit_json,
@@ -30,6 +30,8 @@ from kvmenc.cli.planned import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from kvmenc.capture import Capture
     from kvmenc.cli.backend import Replay
     from kvmenc.scratchrun import BackendName
@@ -49,7 +51,7 @@ Examples:
 
 
 @click.command(epilog=_EXAMPLES)
-@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.argument("file", required=False, type=INPUT)
 @max_bandwidth_option
 @link_option
 @to_option

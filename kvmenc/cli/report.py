@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from kvmenc import units
 from kvmenc.cli.common import (
+    INPUT,
     OUTPUT,
     Unit,
     check_outputs,
@@ -32,6 +32,8 @@ from kvmenc.cli.planned import (
 from kvmenc.cli.sweep import default_grid
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from kvmenc.capture import Capture
     from kvmenc.plan import Plan
     from kvmenc.plan.grid import Grid
@@ -48,7 +50,7 @@ Examples:
 
 
 @click.command(epilog=_EXAMPLES)
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=INPUT)
 @click.option(
     "-o",
     "--output",

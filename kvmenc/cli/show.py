@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from kvmenc.cli.common import console, emit_json, json_option
+from kvmenc.cli.common import INPUT, console, emit_json, json_option
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["command", "show"]
 
@@ -23,7 +26,7 @@ A capture is a ZIP, and an .npz to NumPy:
 
 
 @click.command(epilog=_EXAMPLES)
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=INPUT)
 @json_option
 def command(*, file: Path, as_json: bool) -> None:
     """Show what is in a capture: where it is from, counts, windows, the curve, a memory map.

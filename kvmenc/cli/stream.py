@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from kvmenc.cli.common import console, emit_json, json_option, option, progress
+from kvmenc.cli.common import INPUT, console, emit_json, json_option, option, progress
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["command"]
 
@@ -22,12 +25,11 @@ QEMU saves one by
   migrate "exec:cat > guest.stream"
 """
 
-_FILE = click.Path(path_type=Path)
 _DIALECTS = click.Choice(["qemu", "v2", "v3", "v4", "csv"])
 
 
 @click.command(epilog=_EXAMPLES)
-@click.argument("file", type=_FILE)
+@click.argument("file", type=INPUT)
 @option(
     "--dialect",
     type=_DIALECTS,
@@ -42,7 +44,7 @@ _DIALECTS = click.Choice(["qemu", "v2", "v3", "v4", "csv"])
     help="History of the page with this byte; may be given again.",
 )
 @option(
-    "--against", type=_FILE, metavar="CAPTURE", help="Which pages took the wrong road by a capture."
+    "--against", type=INPUT, metavar="CAPTURE", help="Which pages took the wrong road by a capture."
 )
 @json_option
 @click.pass_context

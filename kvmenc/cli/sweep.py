@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -10,6 +9,7 @@ import click
 from kvmenc import units
 from kvmenc.cli.common import (
     BANDWIDTH,
+    INPUT,
     OUTPUT,
     TIME,
     Unit,
@@ -25,6 +25,7 @@ from kvmenc.cli.planned import parameters_of, plan_options, profile_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 __all__ = ["command", "default_grid"]
 
@@ -59,7 +60,7 @@ def default_grid() -> tuple[list[float], list[float]]:
 
 
 @click.command(epilog=_EXAMPLES)
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=INPUT)
 @option(
     "--bandwidth",
     "bandwidths",

@@ -200,6 +200,17 @@ def test_colour_is_for_terminals_and_no_color_turns_it_off(converging: str) -> N
     assert "\x1b[1;32m" not in on_a_terminal("plan", converging, NO_COLOR="1")
 
 
+def test_a_dash_is_stdin(converging: str) -> None:
+    show, capture = [*MAIN, "show", "-"], Path(converging)
+    with capture.open("rb") as file:
+        shown = subprocess.run(show, stdin=file, capture_output=True, check=True)
+    data = capture.read_bytes()
+    piped = subprocess.run(show, input=data, capture_output=True, check=False)
+    assert shown.stdout.startswith(b"Capture of ")
+    complaint = b"cannot be read: it is a pipe, and a capture is read from its end: save it first"
+    assert (piped.returncode, piped.stderr) == (4, b"kvmenc: /dev/stdin: %b\n" % complaint)
+
+
 @pytest.mark.parametrize(
     "words", ["plan {file}", "plan {file} --json", "plan --help", "--help", "--version"]
 )
