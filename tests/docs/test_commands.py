@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 COMMANDS: dict[str, click.Group] = {"kvmenc": kvmenc, "fakekvm": fakekvm}
 #: Where a shell goes on with something else.
-ENDS = {"|", "||", "&&", ";", ">", "&", "2>"}
+ENDS = {"|", "||", "&&", ";", "<", ">", "&", "2>"}
 #: What may stand before a command: a prompt, a folder, a command that runs it.
 STARTS = re.compile(r"(?:^|&& | -- )\s*(?:\$ )?(?:\S+/bin/)?(?=(?:kvmenc|fakekvm) [a-z-])")
 #: Stand for what the reader puts in: such a line is a pattern.
