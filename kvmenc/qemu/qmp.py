@@ -113,7 +113,7 @@ async def _within(seconds: float, coroutine: Coroutine[Any, Any, T]) -> T:
 def _cause(error: BaseException) -> str:
     """What the operating system says, if anything; else what the library does."""
     refusal = _refusal(error)
-    if refusal:
+    if refusal and refusal.strerror:
         return refusal.strerror
     return one_line(str(error)) or type(error).__name__
 

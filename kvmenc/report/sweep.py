@@ -91,10 +91,16 @@ def sensitivity_line(grid: Grid) -> str:
 
 
 def _change(one: Sensitivity, base_ms: float) -> str:
-    return "/".join(
-        "does not converge" if total is None else f"{(total - base_ms) / base_ms * 100:+.1f} %"
-        for total in (one.less_total_time_ms, one.more_total_time_ms)
-    )
+    totals = one.less_total_time_ms, one.more_total_time_ms
+    changes = [
+        "does not converge" if it is None else _signed((it - base_ms) / base_ms) for it in totals
+    ]
+    return "/".join(dict.fromkeys(changes))
+
+
+def _signed(share: float) -> str:
+    text = f"{share * 100:+.1f}"
+    return f"{text} %" if float(text) else "0 %"
 
 
 def csv_lines(grid: Grid) -> Iterator[str]:

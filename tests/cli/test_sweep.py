@@ -13,6 +13,8 @@ from click.testing import CliRunner, Result
 
 from kvmenc import cli
 from kvmenc.capture import save_capture
+from kvmenc.plan import Parameters, make_grid
+from kvmenc.report.sweep import sensitivity_line
 from tests.cli.test_root import kvmenc
 from tests.plan.guests import GIB_PAGES, guest
 from tests.plan.test_precopy import AMD_STORY
@@ -61,6 +63,11 @@ def test_the_table_has_80_columns_and_a_dash_where_it_does_not_converge(busy: st
     assert slowest.split()[2:] == ["-"] * 6
     assert "10 % less/more at " in out
     assert "change the total time by: bandwidth +" in out.replace("\n", " ")
+
+
+def test_what_changes_nothing_has_no_sign() -> None:
+    grid = make_grid(guest(GIB_PAGES, 0, [(1000, 0, 0)]), [1e9], [300.0], Parameters())
+    assert sensitivity_line(grid).endswith(", downtime limit 0 %, guest's writes 0 %.")
 
 
 def test_lists_may_be_given_several_times_and_with_commas(busy: str) -> None:
