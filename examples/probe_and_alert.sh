@@ -9,10 +9,7 @@
 # What $ALERT names gets one line on its stdin; the exit status is that of `kvmenc probe`.
 set -u
 
-errors=$(mktemp)
-trap 'rm -f "$errors"' EXIT
-
-kvmenc probe --self-test "$@" >/dev/null 2>"$errors"
+errors=$(kvmenc probe --self-test "$@" 2>&1 >/dev/null)
 status=$?
 
 case $status in
@@ -25,6 +22,6 @@ case $status in
 *) what='the probe itself is broken' ;;
 esac
 
-printf '%s: %s (exit status %s). %s\n' "$(uname -n)" "$what" "$status" "$(tail -n 1 "$errors")" |
+printf '%s: %s (exit status %s). %s\n' "$(uname -n)" "$what" "$status" "$(printf %s "$errors" | tail -n 1)" |
     ${ALERT:-logger -p daemon.warning -t kvmenc}
 exit $status
