@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from kvmenc.atomic import write_atomically
 from kvmenc.capture import Capture, load_capture
@@ -31,6 +30,11 @@ from kvmenc.qemu.qmp import Qmp
 from kvmenc.units import parse_bandwidth_bytes_per_s, parse_page_rate_pps, parse_time_ms
 from kvmenc.watch.run import watch
 from kvmenc.watch.wishes import Wishes
+
+try:
+    from prometheus_client import CollectorRegistry, Gauge, generate_latest
+except ImportError:
+    sys.exit("exporter: no prometheus_client: pip install '.[metrics]' in kvmenc's sources")
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
