@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from docutils.utils import urischemes
+
 from kvmenc import package_version
 
 if TYPE_CHECKING:
@@ -47,6 +49,8 @@ highlight_language = "text"  # of fences that name none
 html_theme = "furo"
 html_show_copyright = False
 html_copy_source = False
+
+urischemes.schemes.pop("tcp", None)  # or tcp:HOST:PORT in a command's help is a link to nowhere
 
 _PLAIN = "\b"  # click: as it stands
 

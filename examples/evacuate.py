@@ -8,7 +8,7 @@ other, the longest first.
     python examples/evacuate.py *.capture --link 10Gbit --private-rate 20000pps
     python examples/evacuate.py                     # made-up guests
 
-Exit status 1 if a guest must stay.
+Exit status 1 if a guest must stay; 4: an input cannot be read.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvmenc.capture import Capture, load_capture
-from kvmenc.plan import Parameters, Plan, advise, plan_many
+from kvmenc.errors import KvmencError
+from kvmenc.plan import Parameters, Plan, advise, own_profile, plan_many
 from kvmenc.plan.described import Described
 from kvmenc.report.advice import advice_words
 from kvmenc.units import (
@@ -107,8 +108,17 @@ def print_staying(guests: dict[str, Capture], best: Evacuation, whole: Parameter
     """Who does not converge with its share, and what would change that."""
     for name in best.staying:
         print(f"\n{name} stays.")
-        heading, lines = advice_words(advise(guests[name], share_of(whole, best.lanes)))
+        guest = guests[name]
+        advice = advise(guest, share_of(whole, best.lanes), own_profile(guest))
+        heading, lines = advice_words(advice)
         print("\n".join([heading, *(f"- {line}" for line in lines)]))
+
+
+def loaded(paths: Sequence[Path]) -> dict[str, Capture]:
+    """By the names of their files; with folders where two files have one name."""
+    stems = [path.stem for path in paths]
+    alike = len({*stems}) < len(stems)
+    return {str(path) if alike else path.stem: load_capture(path) for path in paths}
 
 
 def made_up() -> dict[str, Capture]:
@@ -134,8 +144,15 @@ def wishes(args: Sequence[str]) -> argparse.Namespace:
 
 def main(args: Sequence[str]) -> int:
     """Plan, choose, print."""
-    wished = wishes(args)
-    guests = {path.stem: load_capture(path) for path in wished.captures} or made_up()
+    try:
+        wished = wishes(args)
+        guests = loaded(wished.captures)
+    except KvmencError as error:
+        print(f"evacuate: {error}", file=sys.stderr)
+        return error.exit_code
+    if not guests:
+        print("evacuate: no captures are given: these guests are made up", file=sys.stderr)
+        guests = made_up()
     whole = Parameters(
         link_bytes_per_s=wished.link,
         downtime_limit_ms=wished.downtime_limit,

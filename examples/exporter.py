@@ -3,7 +3,7 @@
 A systemd timer or cron calls it; each call watches the guest once and replaces the file, which is
 the old one or the whole new one at every moment. The guest is left as it was found.
 
-    pip install kvmenc[metrics]
+    pip install '.[metrics]'    # in kvmenc's sources
     python examples/exporter.py --qmp /run/web1.qmp --seconds 10 -o /var/lib/.../kvmenc-web1.prom
     python examples/exporter.py --capture web1.capture -o web1.prom    # of a capture made before
 
@@ -21,16 +21,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from kvmenc.atomic import write_atomically
 from kvmenc.capture import Capture, load_capture
 from kvmenc.errors import KvmencError
-from kvmenc.plan import Parameters, make_plan
+from kvmenc.plan import Parameters, make_plan, own_profile
 from kvmenc.qemu.qmp import Qmp
-from kvmenc.units import parse_bandwidth_bytes_per_s, parse_time_ms
+from kvmenc.units import parse_bandwidth_bytes_per_s, parse_page_rate_pps, parse_time_ms
 from kvmenc.watch.run import watch
 from kvmenc.watch.wishes import Wishes
+
+try:
+    from prometheus_client import CollectorRegistry, Gauge, generate_latest
+except ImportError:
+    sys.exit("exporter: no prometheus_client: pip install '.[metrics]' in kvmenc's sources")
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,7 +93,7 @@ def _curve(registry: CollectorRegistry, capture: Capture, guest: str) -> None:
 def _plan(
     registry: CollectorRegistry, capture: Capture, guest: str, parameters: Parameters
 ) -> None:
-    plan = make_plan(capture, parameters)
+    plan = make_plan(capture, parameters, own_profile(capture))
     seconds = {
         "kvmenc_migration_seconds": ("How long a migration would take.", plan.total_time_ms),
         "kvmenc_migration_downtime_seconds": ("How long it would pause.", plan.downtime_ms),
@@ -121,18 +125,23 @@ def wishes(args: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--guest", help="its name in labels; else that of the socket or file")
     parser.add_argument("--max-bandwidth", type=parse_bandwidth_bytes_per_s, default="10Gbit")
     parser.add_argument("--downtime-limit", type=parse_time_ms, default="300ms")
+    parser.add_argument("--private-rate", type=parse_page_rate_pps, default="400pps")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the .prom file")
     return parser.parse_args(args)
 
 
 def main(args: Sequence[str]) -> int:
     """Watch or load, then write."""
-    wished = wishes(args)
     try:
+        wished = wishes(args)
         capture = (
             watched(wished.qmp, wished.seconds) if wished.qmp else load_capture(wished.capture)
         )
-        parameters = Parameters(wished.max_bandwidth, downtime_limit_ms=wished.downtime_limit)
+        parameters = Parameters(
+            wished.max_bandwidth,
+            downtime_limit_ms=wished.downtime_limit,
+            private_rate_pps=wished.private_rate,
+        )
         guest = wished.guest or (wished.qmp or wished.capture).stem
         text = metrics(capture, guest, parameters)
         write_atomically(wished.output, lambda file: file.write(text))

@@ -1,8 +1,8 @@
 """Plan a fleet of some hundred guests, over this machine's processes and over dask.
 
 ``plan_many`` takes any ``concurrent.futures.Executor``. Here are the standard library's, and the
-one that a dask cluster gives (``pip install kvmenc[fleet]``); on a cluster of many machines only
-the address differs: ``Client("tcp://scheduler:8786")``.
+one that a dask cluster gives (``pip install '.[fleet]'`` in kvmenc's sources); on a cluster of many
+machines only the address differs: ``Client("tcp://scheduler:8786")``.
 
     python examples/fleet.py                    # made-up guests
     python examples/fleet.py guest.capture 500  # 500 guests like this one, busier and quieter
@@ -117,7 +117,7 @@ def main(args: list[str]) -> None:
             same = timed(executor, captures, parameters) == plans
         print("Both say the same." if same else "They differ!")
     except ModuleNotFoundError:
-        print("dask.distributed is not here: pip install kvmenc[fleet]")
+        print("dask.distributed is not here: pip install '.[fleet]' in kvmenc's sources")
 
     ends = [plan for plan in plans if plan.total_time_ms is not None]
     total_ms = sum(plan.total_time_ms or 0 for plan in ends)

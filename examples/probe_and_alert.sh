@@ -9,15 +9,12 @@
 # What $ALERT names gets one line on its stdin; the exit status is that of `kvmenc probe`.
 set -u
 
-errors=$(mktemp)
-trap 'rm -f "$errors"' EXIT
-
-kvmenc probe --self-test "$@" >/dev/null 2>"$errors"
+answer=$(COLUMNS=500 kvmenc probe --self-test "$@" 2>&1) # wide: a check to a line
 status=$?
 
 case $status in
 0) exit 0 ;;
-1) what='a check of the self-test failed: do not trust dirty logs of this host' ;;
+1) what='the self-test failed' ;;
 2) what='the probe was called wrongly' ;;
 3) what='this host has no KVM, or not for this user' ;;
 4) what='the input is not good' ;;
@@ -25,6 +22,11 @@ case $status in
 *) what='the probe itself is broken' ;;
 esac
 
-printf '%s: %s (exit status %s). %s\n' "$(uname -n)" "$what" "$status" "$(tail -n 1 "$errors")" |
+if [ $status -eq 1 ]; then
+    why=$(printf %s "$answer" | sed -n 's/  *failed  */: /p' | paste -s -d ';' -)
+else
+    why=$(printf %s "$answer" | tail -n 1)
+fi
+printf '%s: %s (exit status %s). %s\n' "$(uname -n)" "$what" "$status" "$why" |
     ${ALERT:-logger -p daemon.warning -t kvmenc}
 exit $status

@@ -49,7 +49,7 @@ _BIT_RATES = {
     for spelling in (prefix, prefix.lower())
     for per in ("", "/s")
 }
-_TIMES_MS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "min": 60e3, "h": 3600e3}
+_TIMES_MS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "min": 60e3, "h": 3600e3, "d": 86400e3}
 
 
 def _advise_size(number: str, unit: str) -> str | None:
@@ -155,7 +155,7 @@ def parse_bandwidth_bytes_per_s(text: str, *, zero_ok: bool = False) -> float:
 
 
 def parse_time_ms(text: str, *, zero_ok: bool = False) -> float:
-    """Read a time such as ``300ms``, ``2s``, ``10min`` or ``1h``; returns milliseconds.
+    """Read a time such as ``300ms``, ``2s``, ``10min``, ``1h`` or ``2d``; returns milliseconds.
 
     Raises:
         InputError: as :func:`parse_size_bytes`.
@@ -206,7 +206,10 @@ _SIZE_LADDER = _ladder(_SIZES, "TiB", "GiB", "MiB", "KiB", "B")
 _BANDWIDTH_LADDER = _ladder(_BYTE_RATES, "TB/s", "GB/s", "MB/s", "kB/s", "B/s")
 _BIT_RATE_LADDER = _ladder(_BIT_RATES, "Tbit/s", "Gbit/s", "Mbit/s", "kbit/s", "bit/s")
 # 90 s reads better than 1.5 min, and 90 min better than 1.5 h.
-_TIME_LADDER = [("h", 3600e3, 2), ("min", 60e3, 2), ("s", 1e3, 1), ("ms", 1.0, 1), ("us", 1e-3, 0)]
+_TIME_LADDER = [
+    *((name, _TIMES_MS[name], 2) for name in ("d", "h", "min")),
+    *((name, _TIMES_MS[name], 1) for name in ("s", "ms", "us")),
+]
 
 
 def format_size(size_bytes: float) -> str:

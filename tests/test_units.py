@@ -63,7 +63,14 @@ def test_a_bad_bandwidth_is_refused_with_advice(text: str, advice: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "ms"),
-    [("300ms", 300), ("2s", 2000), ("10min", 600_000), ("1.5h", 5_400_000), ("500us", 0.5)],
+    [
+        ("300ms", 300),
+        ("2s", 2000),
+        ("10min", 600_000),
+        ("1.5h", 5_400_000),
+        ("2d", 172_800_000),
+        ("500us", 0.5),
+    ],
 )
 def test_a_time_is_read_as_milliseconds(text: str, ms: float) -> None:
     assert units.parse_time_ms(text) == ms
@@ -115,6 +122,8 @@ def test_zero_passes_only_where_asked() -> None:
         (units.format_time(90_000), "90 s"),
         (units.format_time(119_960), "2 min"),
         (units.format_time(600_000), "10 min"),
+        (units.format_time(47 * 3600e3), "47 h"),
+        (units.format_time(1239 * 3600e3), "51.6 d"),
         (units.format_time(0.5), "500 us"),
         (units.format_page_rate(400), "400 pages/s"),
     ],

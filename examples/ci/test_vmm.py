@@ -1,6 +1,6 @@
 """Tests of a program that uses KVM, where there is none: copy this, and put your own VMM in.
 
-    pip install kvmenc pytest && pytest test_vmm.py
+    pip install ./kvmenc pytest && pytest test_vmm.py    # ./kvmenc: its sources, or its wheel
 
 pytest finds fakekvm's fixtures by itself: ``fake_kvm``, ``sev_host`` and ``kvm``.
 """

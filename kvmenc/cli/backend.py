@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -65,12 +66,24 @@ class _Choice(click.ParamType):  # type: ignore[type-arg]  # generic only in new
         param: click.Parameter,  # noqa: ARG002
         incomplete: str,
     ) -> list[CompletionItem[str]]:
-        """The names; what follows ``replay:`` is a file, which shells complete by themselves."""
+        """The names; after ``replay:`` files, which no shell finds behind a prefix."""
         from click.shell_completion import CompletionItem  # noqa: PLC0415 - only at a Tab
 
         if incomplete.startswith(_REPLAY):
-            return [CompletionItem(incomplete, type="file")]
+            found = _files_from(incomplete.removeprefix(_REPLAY))
+            return [CompletionItem(f"{_REPLAY}{it}") for it in found]
         return [CompletionItem(it) for it in (*_NAMES, _REPLAY) if it.startswith(incomplete)]
+
+
+def _files_from(start: str) -> list[str]:
+    """Files and folders whose paths begin so."""
+    folder, name = os.path.split(start)
+    typed = start.removesuffix(name)
+    try:
+        found = sorted(it for it in Path(folder or ".").iterdir() if it.name.startswith(name))
+        return [f"{typed}{it.name}{'/' if it.is_dir() else ''}" for it in found]
+    except OSError:
+        return []
 
 
 backend_option = click.option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -113,8 +114,8 @@ def _check_files(output: Path, *logs: Path | None) -> None:
     if output.exists() and not output.is_file():
         raise InputError(f"{output}: it is no regular file, and what is written is read again")
     for log in filter(None, logs):
-        if not log.exists():
-            raise InputError(f"{log}: there is no such file")
+        if not os.access(log, os.R_OK):
+            raise InputError(f"{log}: there is no such file, or it cannot be read")
 
 
 def _watch(qmp: Path | None, domain: str | None, wishes: Wishes) -> Watched:

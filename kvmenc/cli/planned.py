@@ -206,11 +206,11 @@ def profile_of(given: dict[str, object], capture: Capture) -> Profile:
     Raises:
         InputError: there are none of that name.
     """
-    from kvmenc.plan import profile_for, profile_named  # noqa: PLC0415 - numpy is slow to import
+    from kvmenc.plan import own_profile, profile_named  # noqa: PLC0415 - numpy is slow to import
 
     if given.get("qemu") is not None:
         return profile_named(str(given["qemu"]))
-    return profile_for(capture.provenance.qemu if capture.provenance else None)
+    return own_profile(capture)
 
 
 def advised_plan(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
@@ -67,7 +68,7 @@ def command(
     from kvmenc.stream import Dialect, WatchedPage, summarize  # noqa: PLC0415
 
     watched = [WatchedPage.parse(it) for it in pages]
-    size = file.stat().st_size if file.is_file() else 0
+    size = file.stat().st_size if os.access(file, os.R_OK) and file.is_file() else 0
     with (
         open_capture(against) if against else nullcontext() as capture,
         progress(f"reading {file.name}", size) as update,

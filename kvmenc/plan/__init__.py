@@ -13,7 +13,14 @@ from kvmenc.plan.build import make_plan, plan_many
 from kvmenc.plan.grid import make_grid
 from kvmenc.plan.interval import interval_of
 from kvmenc.plan.parameters import CSV_BATCH_PAGES, Parameters, Xbzrle
-from kvmenc.plan.profile import PROFILES, QEMU_10_0, Profile, profile_for, profile_named
+from kvmenc.plan.profile import (
+    PROFILES,
+    QEMU_10_0,
+    Profile,
+    own_profile,
+    profile_for,
+    profile_named,
+)
 from kvmenc.plan.result import Plan
 
 __all__ = [
@@ -28,6 +35,7 @@ __all__ = [
     "interval_of",
     "make_grid",
     "make_plan",
+    "own_profile",
     "plan_many",
     "profile_for",
     "profile_named",

@@ -107,7 +107,7 @@ def advise(
         capture: the guest.
         parameters: of the migration.
         profile: whose rules are followed.
-        update: told which share of the parameters has been searched.
+        update: told which share of what may help has been tried.
     """
     what_if = WhatIf(capture, profile)
     ends = what_if.converges(parameters)
@@ -117,8 +117,9 @@ def advise(
     changes = []
     for setting in settings:
         changes.append(_change(what_if, setting, ends=ends))
-        update(len(changes) / len(settings))
+        update(len(changes) / (len(settings) + 1))
     capabilities = () if ends else tuple(_capabilities(what_if, parameters))
+    update(1.0)
     helped = ends or any(change.least is not None for change in changes)
     working = {it.capability for it in capabilities if it.total_time_ms is not None}
     return Advice(

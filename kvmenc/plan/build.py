@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from kvmenc.plan import words
 from kvmenc.plan.answer import query_migrate
-from kvmenc.plan.profile import QEMU_10_0, profile_for
+from kvmenc.plan.profile import QEMU_10_0, own_profile
 from kvmenc.plan.result import (
     Counts,
     Guest,
@@ -93,14 +93,10 @@ def plan_many(
         executor: carries the work out; all that goes to it and comes back can be pickled.
         profiles: as many; none: the rules of each guest's own QEMU.
     """
-    rules = profiles or [_own_profile(it) for it in captures]
+    rules = profiles or [own_profile(it) for it in captures]
     wanted = list(zip(captures, parameters, rules, strict=True))
     lots = [wanted[at : at + _FLEET_LOT] for at in range(0, len(wanted), _FLEET_LOT)]
     return [plan for plans in executor.map(_plan_lot, lots) for plan in plans]
-
-
-def _own_profile(capture: Capture) -> Profile:
-    return profile_for(capture.provenance.qemu if capture.provenance else None)
 
 
 def _plan_lot(lot: Sequence[tuple[Capture, Parameters, Profile]]) -> list[Plan]:

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from kvmenc.errors import InputError
 
-__all__ = ["PROFILES", "QEMU_10_0", "Profile", "profile_for", "profile_named"]
+if TYPE_CHECKING:
+    from kvmenc.capture import Capture
 
+__all__ = ["PROFILES", "QEMU_10_0", "Profile", "own_profile", "profile_for", "profile_named"]
 
 #: A page and its header.
 _PAGE_BYTES = 4096 + 8
@@ -127,6 +130,11 @@ def profile_for(release: str | None) -> Profile:
     own = tuple(map(int, found.groups()))
     older = [it for it in PROFILES.values() if _key(it.version) <= own]
     return older[-1] if older else QEMU_7_2
+
+
+def own_profile(capture: Capture) -> Profile:
+    """The rules of the QEMU that was captured."""
+    return profile_for(capture.provenance.qemu if capture.provenance else None)
 
 
 def _key(version: str) -> tuple[int, ...]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -25,6 +27,13 @@ PATIENCE_S = 10.0
 logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
 
 T = TypeVar("T")
+
+#: Why there is no connection, and what to do.
+_ADVICE = {
+    errno.ENOENT: ": start QEMU with -qmp unix:PATH,server=on,wait=off, or name the socket it has",
+    errno.EACCES: ": be who runs QEMU, or root",
+    errno.ECONNREFUSED: ": the QEMU that made it has ended",
+}
 
 
 class Qmp(Monitor):
@@ -82,10 +91,12 @@ class Qmp(Monitor):
 
     def _why(self, error: Exception) -> str:
         """What the library's word for it may mean."""
-        if isinstance(error, ConnectError):
-            path = Path(self.name)
-            return ", for it is no socket" if path.exists() and not path.is_socket() else ""
-        return ": QEMU ended, or closed the socket" if _cause(error) == "Disconnected" else ""
+        if not isinstance(error, ConnectError):
+            return ": QEMU ended, or closed the socket" if _cause(error) == "Disconnected" else ""
+        if os.access(self.name, os.F_OK) and not Path(self.name).is_socket():
+            return ", for it is no socket"
+        refusal = _refusal(error)
+        return _ADVICE.get(refusal.errno or 0, "") if refusal else ""
 
     def _disconnect(self) -> None:
         if self._client.runstate is not Runstate.IDLE:
@@ -101,9 +112,17 @@ async def _within(seconds: float, coroutine: Coroutine[Any, Any, T]) -> T:
 
 def _cause(error: BaseException) -> str:
     """What the operating system says, if anything; else what the library does."""
+    refusal = _refusal(error)
+    if refusal and refusal.strerror:
+        return refusal.strerror
+    return one_line(str(error)) or type(error).__name__
+
+
+def _refusal(error: BaseException) -> OSError | None:
+    """The operating system's own error behind it."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror
+            return cause
         cause = cause.__cause__
-    return one_line(str(error)) or type(error).__name__
+    return None

@@ -149,5 +149,5 @@ def _hidden(blocks: list[BlockRow]) -> Table:
     table = columns("pages", "RAMBlock", "note", whole={"pages"})
     for it in blocks:
         note = f"taken for {it.override}" if it.override else ""
-        table.add_row(Text(str(it.npages)), Text(it.name), Text(note))
+        table.add_row(Text(f"{it.npages:,}"), Text(it.name), Text(note))
     return table

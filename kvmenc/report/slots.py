@@ -27,8 +27,8 @@ def slots_table(pieces: Iterable[tuple[SlotFacts, Sequence[str]]]) -> Table:
     shown = (*(["slot"] if known else []), "gfns", "pages", "RAMBlock", "offset", "note")
     table = columns(*shown, whole=_WHOLE)
     for it, special in rows:
-        row = [Text(f"{it.base_gfn:#x}-{it.base_gfn + it.npages - 1:#x}"), Text(str(it.npages))]
-        row += [Text(it.block), Text(str(it.block_page)), Text(_note(it, special))]
+        row = [Text(f"{it.base_gfn:#x}-{it.base_gfn + it.npages - 1:#x}"), Text(f"{it.npages:,}")]
+        row += [Text(it.block), Text(f"{it.block_page:,}"), Text(_note(it, special))]
         table.add_row(*([Text(str(it.slot_id))] if known else []), *row)
     return table
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["csv_lines", "heading_lines", "print_grid", "sensitivity_line"]
 
-#: So many downtime limits fit beside each other.
-_MOST_COLUMNS = 6
+#: Characters of a line: a bandwidth's, a cell's with what is between two.
+_BANDWIDTH_WIDTH, _CELL_WIDTH = 11, 11
 _NONE = "-"
 _NAMES = {
     "bandwidth": "bandwidth",
@@ -36,8 +36,9 @@ def print_grid(grid: Grid, console: Console) -> None:
         console.print(Text(line))
     console.print(Text('Cells: total time / pause; "-" does not converge.\n'))
     limits = grid.downtime_limits_ms
-    for start in range(0, len(limits), _MOST_COLUMNS):
-        _print_part(grid, range(start, min(start + _MOST_COLUMNS, len(limits))), console)
+    at_once = max(1, (console.width - _BANDWIDTH_WIDTH) // _CELL_WIDTH)
+    for start in range(0, len(limits), at_once):
+        _print_part(grid, range(start, min(start + at_once, len(limits))), console)
     console.print(Text(sensitivity_line(grid)))
 
 
@@ -91,10 +92,16 @@ def sensitivity_line(grid: Grid) -> str:
 
 
 def _change(one: Sensitivity, base_ms: float) -> str:
-    return "/".join(
-        "does not converge" if total is None else f"{(total - base_ms) / base_ms * 100:+.1f} %"
-        for total in (one.less_total_time_ms, one.more_total_time_ms)
-    )
+    totals = one.less_total_time_ms, one.more_total_time_ms
+    changes = [
+        "does not converge" if it is None else _signed((it - base_ms) / base_ms) for it in totals
+    ]
+    return "/".join(dict.fromkeys(changes))
+
+
+def _signed(share: float) -> str:
+    text = f"{share * 100:+.1f}"
+    return f"{text} %" if float(text) else "0 %"
 
 
 def csv_lines(grid: Grid) -> Iterator[str]:

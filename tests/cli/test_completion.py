@@ -88,13 +88,28 @@ def test_words_are_offered(program: click.Command, words: str, offered: list[str
 @pytest.mark.parametrize(
     ("program", "words"),
     [
-        (root, "kvmenc probe --backend replay:sev"),
         (root, "kvmenc dry-run --scenario ./my"),
         (fakekvm, "fakekvm run -- ./my"),
     ],
 )
 def test_files_are_left_to_the_shell(program: click.Command, words: str) -> None:
     assert [line.split(",")[0] for line in asked(program, words)] == ["file"]
+
+
+def test_recordings_are_found_behind_their_prefix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sev.recording").touch()
+    (tmp_path / "sev-hosts").mkdir()
+    (tmp_path / "sev-hosts" / "b").touch()
+    for start, offered in (
+        ("sev", ["sev-hosts/", "sev.recording"]),
+        ("./sev-hosts/", ["./sev-hosts/b"]),
+        ("none/", []),
+    ):
+        lines = asked(root, f"kvmenc probe --backend replay:{start}")
+        assert [it for it in lines if it] == [f"plain,replay:{it}" for it in offered]
 
 
 def asked(program: click.Command, words: str) -> list[str]:

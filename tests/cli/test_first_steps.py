@@ -19,6 +19,8 @@ from kvmenc.plan.described import Described
 if TYPE_CHECKING:
     from pathlib import Path
 
+TOO_LONG = "x" * 300
+
 
 def kvmenc(*words: str) -> Result:
     return CliRunner().invoke(root, words)
@@ -63,6 +65,11 @@ def test_names_of_hosts_are_not_torn() -> None:
         ("capture --qmp none -o new --enc-log no.log", 4, "no.log: there is no such file"),
         ("capture --qmp none -o new --during-migration --trace no.log", 4, "no.log: there is no"),
         ("layout --qmp a.capture", 3, "a.capture: connecting by QMP: "),
+        ("layout --qmp no.qmp", 3, "No such file or directory: start QEMU with -qmp unix:PATH"),
+        # As a place without the right to look there: pathlib raises, where the tests are root too.
+        (f"layout --qmp {TOO_LONG}", 3, "connecting by QMP: "),
+        (f"stream {TOO_LONG}", 4, "File name too long"),
+        (f"capture --qmp none -o new --enc-log {TOO_LONG}", 4, "or it cannot be read"),
         ("check-order --svg a.capture", 4, "a.capture: no pictures can be written there: it is no"),
     ],
 )

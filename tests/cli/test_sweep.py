@@ -13,6 +13,8 @@ from click.testing import CliRunner, Result
 
 from kvmenc import cli
 from kvmenc.capture import save_capture
+from kvmenc.plan import Parameters, make_grid
+from kvmenc.report.sweep import sensitivity_line
 from tests.cli.test_root import kvmenc
 from tests.plan.guests import GIB_PAGES, guest
 from tests.plan.test_precopy import AMD_STORY
@@ -61,6 +63,24 @@ def test_the_table_has_80_columns_and_a_dash_where_it_does_not_converge(busy: st
     assert slowest.split()[2:] == ["-"] * 6
     assert "10 % less/more at " in out
     assert "change the total time by: bandwidth +" in out.replace("\n", " ")
+
+
+@pytest.mark.parametrize("width", [40, 60, 100])
+def test_a_cell_is_one_line_whatever_the_terminal(
+    busy: str, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    out = sweep(busy, "--bandwidth", "2500Mbit", "--private-rate", "20000pps").stdout
+    table = out.split("\n\n", 1)[1].rsplit("\n\n", 1)[0].splitlines()
+    assert max(map(len, table)) <= width
+    starts = {line[:10].strip() for line in table}
+    assert starts == {"bandwidth", "2.5 Gbit/s", ""}
+    assert {it[0] for line in table if not line[:10].strip() for it in line.split()[::2]} == {"/"}
+
+
+def test_what_changes_nothing_has_no_sign() -> None:
+    grid = make_grid(guest(GIB_PAGES, 0, [(1000, 0, 0)]), [1e9], [300.0], Parameters())
+    assert sensitivity_line(grid).endswith(", downtime limit 0 %, guest's writes 0 %.")
 
 
 def test_lists_may_be_given_several_times_and_with_commas(busy: str) -> None:

@@ -21,3 +21,6 @@ def test_the_site_is_built_without_a_warning() -> None:
         check=False,
     )
     assert built.returncode == 0, built.stdout
+    commands = (ROOT / ".cache" / "site" / "reference" / "cli.html").read_text()
+    assert "tcp:HOST:PORT" in commands
+    assert 'href="tcp:' not in commands, "what looks like a link and leads nowhere"

@@ -60,3 +60,26 @@ def test_who_does_not_converge_stays_and_is_told_why(host: list[Path], tmp_path:
     told = run.stdout.partition("busy stays.\n")[2].splitlines()
     assert told[0] == "What would make it converge, each alone:"
     assert any("--downtime-limit" in line for line in told)
+
+
+def test_guests_whose_files_have_one_name_are_two(host: list[Path], tmp_path: Path) -> None:
+    other = tmp_path / host[0].name
+    save_capture(Described(memory_bytes=2**31).capture(), other)
+    run = evacuate(host[0], other)
+    assert run.returncode == 0
+    going = {line.split()[-1] for line in run.stdout.partition("starts at")[2].splitlines()[1:]}
+    assert going == {str(host[0]), str(other)}
+
+
+@pytest.mark.parametrize("wrong", [["no.capture"], ["--link", "1Gb"]])
+def test_what_cannot_be_read_is_one_line_and_no_answer(wrong: list[str]) -> None:
+    run = evacuate(*wrong)
+    assert (run.returncode, run.stdout) == (4, "")
+    assert len(run.stderr.splitlines()) == 1
+    assert run.stderr.startswith("evacuate: ")
+
+
+def test_that_guests_are_made_up_is_said() -> None:
+    run = evacuate()
+    assert run.returncode == 1  # its database stays
+    assert run.stderr == "evacuate: no captures are given: these guests are made up\n"

@@ -7,9 +7,11 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
-from kvmenc.capture import save_capture
+from kvmenc.capture import Provenance, save_capture
+from kvmenc.plan import Parameters, make_plan, profile_for
 from tests.examples.test_examples import EXAMPLES
 from tests.plan.guests import GIB_PAGES, guest
 
@@ -71,3 +73,30 @@ def test_a_bad_capture_leaves_the_old_file(tmp_path: Path) -> None:
     assert run.returncode == 4
     assert run.stderr.startswith(f"exporter: {bad}: not a usable capture")
     assert out.read_text() == "the old file"
+
+
+def test_it_plans_as_kvmenc_does(tmp_path: Path) -> None:
+    """By the rules of the QEMU that was captured."""
+    file, out = tmp_path / "a.capture", tmp_path / "a.prom"
+    made = Provenance(
+        captured_at="2026-11-23T18:00:00Z", kvmenc_version="0.1.0", how="peek", qemu="7.2.22"
+    )
+    facts = guest(GIB_PAGES, 0, [(100, 0, 30_000), (1_000, 0, 200_000)], zero=0)
+    facts = msgspec.structs.replace(facts, provenance=made)
+    save_capture(facts, file)
+    run = export(
+        "--capture", file, "--guest", 'odd "name"', "--private-rate", "20000pps", "-o", out
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    parameters = Parameters(1.25e9)
+    ms = make_plan(facts, parameters, profile_for("7.2")).total_time_ms
+    assert ms is not None
+    assert ms != make_plan(facts, parameters).total_time_ms
+    assert read(out)["kvmenc_migration_seconds",] == ms / 1000
+
+
+def test_a_wrong_unit_is_one_line(tmp_path: Path) -> None:
+    run = export("--capture", "a.capture", "-o", tmp_path / "a.prom", "--max-bandwidth", "1Gb")
+    assert run.returncode == 4
+    assert len(run.stderr.splitlines()) == 1
+    assert "write 1Gbit or 1GB/s" in run.stderr

@@ -58,3 +58,13 @@ def test_a_host_without_kvm_raises_the_alarm() -> None:
     )
     assert run.returncode == 3
     assert "this host has no KVM" in run.stdout
+
+
+def test_the_alarm_names_the_checks_that_failed() -> None:
+    """Under `fakekvm run` no code of a guest runs, so no guest writes what it should."""
+    need_fakekvm_run()
+    run = subprocess.run(["fakekvm", "run", SCRIPT], capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert run.stdout.count("\n") == 1
+    assert "the self-test failed (exit status 1). dirty log: the guest did not " in run.stdout
+    assert ";dirty ring: the guest did not " in run.stdout

@@ -42,8 +42,8 @@ def grid_section(grid: Grid, asked: Inputs) -> Element:
         "Where it converges",
         tag(
             "p",
-            "The same migration with other limits: its total time, and below the pause. A dash: "
-            "it does not converge."
+            "The same migration with other limits: its total time, and below the pause; the "
+            "lighter, the quicker. A dash: it does not converge."
             + (_asked(asked) if bandwidth in grid.bandwidths_bytes_per_s else ""),
         ),
         table_of("Bandwidth down, downtime limit across", headings, [tag("tbody", *rows)], "grid"),

@@ -384,7 +384,9 @@
     byId("map-on").addEventListener("click", () => turn(1));
     byId("map-block").addEventListener("change", (event) => choose(Number(event.target.value)));
     byId("map-page").addEventListener("change", (event) => goTo(event.target));
-    window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+    for (const media of ["(prefers-color-scheme: dark)", "print"]) {
+      window.matchMedia(media).addEventListener("change", draw);
+    }
     let width = canvas.clientWidth;
     new ResizeObserver(() => {
       if (canvas.clientWidth === width) return;

@@ -166,6 +166,48 @@ _CONTRAST = """(() => {
 })()"""
 
 
+def test_on_paper_it_is_light_and_keeps_the_colours_that_tell(browser: Browser, file: Path) -> None:
+    opened(browser, file, dark=True)
+    checks = {
+        "poor": _CONTRAST,
+        "ground": "getComputedStyle(document.body).backgroundColor",
+        "kept": _KEPT.format(property="printColorAdjust", value="exact"),
+        "painted": _PAINTED_AS_THE_LEGEND,
+    }
+    script = ", ".join(f"{name}: {check}" for name, check in checks.items())
+    browser.run(
+        f"matchMedia('print').addEventListener('change', () => {{ onPaper ??= {{ {script} }}; }});"
+        "onPaper = null;"
+    )
+    browser.call("Page.printToPDF")
+    (poor, texts), *others = browser.run("onPaper").values()
+    assert (poor, texts > 300) == ([], True)
+    assert others == ["rgb(255, 255, 255)", True, True]
+
+
+def test_where_the_system_chooses_colours_those_that_tell_are_kept(
+    browser: Browser, file: Path
+) -> None:
+    opened(browser, file)
+    forced = [{"name": "forced-colors", "value": "active"}]
+    browser.call("Emulation.setEmulatedMedia", features=forced)
+    assert browser.run(_KEPT.format(property="forcedColorAdjust", value="none"))
+    assert browser.run(_PAINTED_AS_THE_LEGEND)
+
+
+_KEPT = """[...document.querySelectorAll(".swatch, .bar, table.grid td")]
+  .every((it) => getComputedStyle(it).{property} === "{value}")"""
+#: The map is drawn anew, or the colours of the screen would stand beside a legend of others.
+_PAINTED_AS_THE_LEGEND = """(() => {
+  const legend = getComputedStyle(document.querySelector(".swatch.private")).backgroundColor;
+  const canvas = document.getElementById("map");
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  const seen = new Set();
+  for (let i = 0; i < data.length; i += 4) seen.add(`rgb(${data[i]}, ${data[i+1]}, ${data[i+2]})`);
+  return seen.has(legend);
+})()"""
+
+
 def test_markup_in_a_name_is_shown_and_not_run(browser: Browser, file: Path) -> None:
     opened(browser, file)
     option = browser.run("document.getElementById('map-block').options[0].textContent")
