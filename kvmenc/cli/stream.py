@@ -16,6 +16,7 @@ Examples:
   kvmenc stream guest.stream
   kvmenc stream guest.stream --page pc.ram:0x100000
   kvmenc stream guest.stream --against guest.capture --json | jq .against
+  zcat guest.stream.gz | kvmenc stream -
 
 \b
 QEMU saves one by
@@ -23,11 +24,25 @@ QEMU saves one by
 """
 
 _FILE = click.Path(path_type=Path)
+
+
+class _Input(click.Path):
+    """A file to read; ``-`` is stdin."""
+
+    def convert(
+        self,
+        value: object,
+        _param: click.Parameter | None,
+        _ctx: click.Context | None,
+    ) -> Path:
+        return Path("/dev/stdin" if value == "-" else str(value))
+
+
 _DIALECTS = click.Choice(["qemu", "v2", "v3", "v4", "csv"])
 
 
 @click.command(epilog=_EXAMPLES)
-@click.argument("file", type=_FILE)
+@click.argument("file", type=_Input())
 @option(
     "--dialect",
     type=_DIALECTS,

@@ -113,6 +113,7 @@ class Rounds:
         total: how many, those that are not kept too.
         call: number of the call, from 1.
         first_calls: of the rounds.
+        stopped: the last call has begun, with the guest stopped.
     """
 
     def __init__(self, blocks: Sequence[Block], marks: Marks) -> None:
@@ -122,7 +123,7 @@ class Rounds:
         self.rounds: list[StreamRound] = []
         self.first_calls: list[int] = []
         self.call = self.total = 0
-        self._stopped = False
+        self.stopped = False
         self._since = 1
         self._round = _Sum(self._shape)
         self._call = _Sum(self._shape)
@@ -133,7 +134,7 @@ class Rounds:
         self._call = _Sum(self._shape)
         if stopped:
             self._close()
-            self._stopped = True
+            self.stopped = True
 
     def add(self, batch: Batch) -> None:
         """Pages are sent."""
@@ -171,7 +172,7 @@ class Rounds:
         self.total += 1
         if self.total <= MOST_ROUNDS:
             self.first_calls.append(self._since)
-            self.rounds.append(self._round.told(self._blocks, stopped=self._stopped))
+            self.rounds.append(self._round.told(self._blocks, stopped=self.stopped))
         self._round = _Sum(self._shape)
 
 
