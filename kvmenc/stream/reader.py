@@ -40,6 +40,9 @@ __all__ = ["StreamReader"]
 #: QEMU 10.0, savevm.c, enum qemu_vm_cmd: all that say how long they are. PACKAGED (7) has a stream
 #: of its own behind it, and after ENABLE_COLO (8) another protocol begins.
 _COMMANDS = {1, 2, 3, 4, 5, 6, 9, 10, 11}
+#: Postcopy may follow: the sizes of the host's pages, added up, and that of a page (7.2, savevm.c,
+#: ``qemu_savevm_send_postcopy_advise``).
+_ADVISE, _ADVISE_BYTES = 3, 16
 _BEGINS = {Section.START, Section.FULL}
 #: Sections before RAM's end that a capability of migration brings.
 _CAPABILITIES = {"dirty-bitmap": "dirty-bitmaps", "block": "block"}
@@ -217,6 +220,9 @@ class StreamReader:
         command, size = window.u16("a command"), window.u16("a command's length")
         if command not in _COMMANDS:
             raise window.error(f"command {command} is of postcopy or COLO, which is not read", at)
+        if (command, size) == (_ADVISE, _ADVISE_BYTES):
+            self._records.host_page_sizes = window.u64("the host's page sizes")
+            size -= 8
         window.skip(size, "a command")
 
     def _unreadable(self, header: _Header, at: int) -> Exception:
