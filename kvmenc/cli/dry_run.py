@@ -264,6 +264,6 @@ def _scripts(given: dict[str, Any]) -> tuple[Scripts, Host | None]:
 
 def _refuse(given: dict[str, Any], names: Iterable[str], why: str) -> None:
     for name in names:
-        if given[name] not in {None, False}:
+        if given[name] is not None and given[name] is not False:  # 0 is given
             option = name.removesuffix("_bytes").removesuffix("_share")
             raise click.UsageError(f"--{option}: {why}")

@@ -32,6 +32,8 @@ __all__ = ["MOST_ROUNDS", "Marks", "Rounds", "counts_of"]
 
 #: A migration that does not converge makes tens of thousands in an hour.
 MOST_ROUNDS = 10_000
+#: RAMBlocks of these: a few in each, but for one that is hostile.
+_MOST_ROWS = 1 << 18
 _MOST_CALLS = 1 << 24
 _MOST_SENDS = 255
 #: Pages, as a power of two, that are counted or left out at once.
@@ -122,7 +124,7 @@ class Rounds:
         self.pages, self.bytes = (np.zeros(self._shape, np.int64) for _ in range(2))
         self.rounds: list[StreamRound] = []
         self.first_calls: list[int] = []
-        self.call = self.total = 0
+        self.call = self.total = self._rows = 0
         self.stopped = False
         self._since = 1
         self._round = _Sum(self._shape)
@@ -170,9 +172,11 @@ class Rounds:
 
     def _keep(self) -> None:
         self.total += 1
-        if self.total <= MOST_ROUNDS:
+        if len(self.rounds) == self.total - 1 < MOST_ROUNDS and self._rows < _MOST_ROWS:
+            told = self._round.told(self._blocks, stopped=self.stopped)
+            self._rows += len(told.blocks)
             self.first_calls.append(self._since)
-            self.rounds.append(self._round.told(self._blocks, stopped=self.stopped))
+            self.rounds.append(told)
         self._round = _Sum(self._shape)
 
 

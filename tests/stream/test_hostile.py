@@ -173,6 +173,16 @@ def test_a_huge_guest_takes_no_memory_for_pages_that_are_not_sent() -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10
 
 
+def test_rounds_of_many_ramblocks_are_counted_and_not_all_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("kvmenc.stream.rounds._MOST_ROWS", 3)
+    pair = ZERO + struct.pack(">Q", 0x02) + counted("pc.ram") + b"\0"
+    report = summary(head() + call(pair) * 5 + call(b"", last=True) + b"\0")
+    assert (len(report.rounds), report.rounds_total, report.pages.zero) == (2, 6, 10)
+    assert all(len(it.blocks) == 2 for it in report.rounds)
+
+
 def test_many_empty_calls_are_quick() -> None:
     """A guest of 4 TiB does not make each of them dear."""
     data = head({"a": 1 << 30}) + call(b"") * 20_000 + call(b"", last=True) + b"\0"
