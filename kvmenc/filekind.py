@@ -7,7 +7,12 @@ __all__ = ["begins_as", "may_be_json"]
 _KINDS = {
     b"QEVM": "a migration stream, which `kvmenc stream` reads",
     b"PK\x03\x04": "a ZIP; a capture is one, which `kvmenc show` reads",
-    b"\x1f\x8b": "packed by gzip, as a recording is, which `--backend replay:FILE` reads",
+    b"\x1f\x8b": "packed by gzip, as a recording is, which `--backend replay:FILE` reads; if it is "
+    "none, unpack it first",
+    b"\xfd7zX": "packed by xz: unpack it first",
+    b"\x28\xb5\x2f\xfd": "packed by zstd: unpack it first",
+    b"QFI\xfb": "a qcow2 image; what savevm saves in one is no file of its own",
+    b"\x11\x22\x33\x44": "one of multifd's connections, which hold pages alone",
 }
 
 

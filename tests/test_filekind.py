@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import lzma
 import zipfile
 
 import pytest
@@ -30,6 +31,10 @@ def archive() -> bytes:
         (stream(), "it is a migration stream"),
         (archive(), "it is a ZIP"),
         (gzip.compress(b"x", mtime=0), "it is packed by gzip"),
+        (lzma.compress(b"x"), "it is packed by xz"),
+        (b"\x28\xb5\x2f\xfd\x24\0\x01\0", "it is packed by zstd"),
+        (b"QFI\xfb\0\0\0\3", "it is a qcow2 image"),
+        (b"\x11\x22\x33\x44\0\0\0\1", "it is one of multifd's connections"),
         (b' \n {"a": 1}', "it is JSON"),
         (b"\x7fELF", "it is nothing that kvmenc writes"),
     ],

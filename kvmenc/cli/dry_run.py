@@ -56,7 +56,8 @@ _EXAMPLES = """\b
 Examples:
   kvmenc dry-run
   kvmenc dry-run --memory 1GiB --private 100% --private-rate 50000pps
-  kvmenc dry-run --scenario in-place --protocol "dirty, private; CLEAR by GET"
+  kvmenc dry-run --scenario kexec --vcpus 2 --threads
+  kvmenc dry-run --protocol "dirty, private; CLEAR by GET"
   kvmenc dry-run --fault link-cut@2
   kvmenc dry-run --backend local --json | jq .verdict
   kvmenc dry-run --run rehearsal.json && kvmenc backtest rehearsal.json
@@ -263,6 +264,6 @@ def _scripts(given: dict[str, Any]) -> tuple[Scripts, Host | None]:
 
 def _refuse(given: dict[str, Any], names: Iterable[str], why: str) -> None:
     for name in names:
-        if given[name] not in {None, False}:
+        if given[name] is not None and given[name] is not False:  # 0 is given
             option = name.removesuffix("_bytes").removesuffix("_share")
             raise click.UsageError(f"--{option}: {why}")

@@ -20,6 +20,7 @@ Examples:
   kvmenc stream guest.stream
   kvmenc stream guest.stream --page pc.ram:0x100000
   kvmenc stream guest.stream --against guest.capture --json | jq .against
+  zcat guest.stream.gz | kvmenc stream -
 
 \b
 QEMU saves one by

@@ -170,7 +170,8 @@ def planned(plan: Plan) -> dict[Field, float]:
     if given_up and answer.total_time < (limit_ms or float("inf")) * (1 - _AT_THE_LIMIT):
         return {}
     rounds_ms = [it.ms for it in plan.rounds]
-    times = None if given_up else sum(rounds_ms), rounds_ms[0], plan.downtime_ms
+    bulk_ms = rounds_ms[0] if rounds_ms else None
+    times = None if given_up else sum(rounds_ms), bulk_ms, plan.downtime_ms
     return _values(answer.ram, times, given_up=given_up)
 
 

@@ -10,7 +10,19 @@ from kvmenc.capture import Capture
 from kvmenc.plan.result import Counts, Plan
 from kvmenc.scratchrun import Part
 
-__all__ = ["Comparison", "DryRun", "Effort", "RoundPair", "Struck", "Survival", "WrongPage"]
+__all__ = [
+    "MOST_TOLD",
+    "Comparison",
+    "DryRun",
+    "Effort",
+    "RoundPair",
+    "Struck",
+    "Survival",
+    "WrongPage",
+]
+
+#: Wrong pages that are named.
+MOST_TOLD = 20
 
 #: ``whole``: one end has the guest, with every page as it was. ``wrong``: a page or a state is not.
 #: ``does-not-converge``: the guest stays, whole, for it could not be sent in time. ``lost``: after
@@ -70,13 +82,13 @@ class Survival(Struct, frozen=True):
 
     Attributes:
         unchanged: what its guest reads, and its states, before and after the sessions' end.
-        went_on: it has run since.
+        went_on: it has run since; null: all its vCPUs had halted before.
         as_undisturbed: all its pages and states are those of a guest that did the same and was
             never migrated; null where that cannot be had: a real guest, or threads.
     """
 
     unchanged: bool
-    went_on: bool
+    went_on: bool | None
     as_undisturbed: bool | None
 
 

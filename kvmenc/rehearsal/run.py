@@ -270,10 +270,11 @@ class _Rehearsal:
             self._session.cancel()
         unchanged = digest(side) == before
         guest.go_on()
-        runs = guest.runs
+        runs, halted = guest.runs, guest.halted
         guest.run_until(guest.ms + _GOING_ON_MS)
         guest.stop()
-        return Survival(unchanged, guest.runs > runs, self._as_twin())
+        went_on = None if halted else guest.runs > runs
+        return Survival(unchanged, went_on, self._as_twin())
 
     def _as_twin(self) -> bool | None:
         source = self._source
@@ -302,7 +303,7 @@ def _verdict(
     if comparison:
         return _arrived(ledger, comparison)
     assert survival is not None, "the guest stayed"
-    if not survival.unchanged or not survival.went_on or survival.as_undisturbed is False:
+    if not survival.unchanged or False in {survival.went_on, survival.as_undisturbed}:
         return "wrong", f"the guest stayed, but not as it was; {ledger.reason}"
     return "does-not-converge", ledger.reason
 

@@ -143,6 +143,10 @@ class Guest(Protocol):
     def ms(self) -> float:
         """How far it has come."""
 
+    @property
+    def halted(self) -> bool:
+        """Whether no vCPU does anything any more."""
+
     def boot(self, limit_ms: float) -> None:
         """Run until it is up, or for so long."""
 
@@ -180,6 +184,11 @@ class Stepped:
     def ms(self) -> float:
         """How far it has come."""
         return min((it.ms for it in self._vcpus if not it.halted), default=0.0)
+
+    @property
+    def halted(self) -> bool:
+        """Whether no vCPU does anything any more."""
+        return all(it.halted for it in self._vcpus)
 
     def boot(self, limit_ms: float) -> None:
         """Run until it is up, or for so long."""
@@ -242,6 +251,11 @@ class Threaded:
     def ms(self) -> float:
         """How far it has come."""
         return min((it.ms for it in self._vcpus if not it.halted), default=0.0)
+
+    @property
+    def halted(self) -> bool:
+        """Whether no vCPU does anything any more."""
+        return all(it.halted for it in self._vcpus)
 
     def boot(self, limit_ms: float) -> None:
         """Run until it is up, or for so long."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from kvmenc import units
+from kvmenc.rehearsal.result import MOST_TOLD
 from kvmenc.report.roundtable import rounds_table
 from kvmenc.report.terminal import columns, guest_words, parts_table, sentence
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from kvmenc.rehearsal.result import Comparison, DryRun, Survival, WrongPage
 
 __all__ = ["print_rehearsal"]
+
+_RUNS = {True: "it runs on", False: "IT DOES NOT RUN", None: "it had halted by itself"}
 
 
 def print_rehearsal(result: DryRun, console: Console) -> None:
@@ -69,7 +72,7 @@ def _compared(found: Comparison) -> Iterator[str]:
     for it in found.told:
         yield f"  {it.block} page {it.page:#x}: {_state(it.private)}, {_there(it)}"
     more = found.wrong_pages + found.wrong_states - len(found.told)
-    if found.told and more > 0:
+    if len(found.told) == MOST_TOLD and more > 0:
         yield "  ..."
 
 
@@ -86,7 +89,7 @@ def _state(private: bool) -> str:
 def _survived(found: Survival) -> str:
     words = [
         "its pages and states are unchanged" if found.unchanged else "ITS PAGES HAVE CHANGED",
-        "it runs on" if found.went_on else "IT DOES NOT RUN",
+        _RUNS[found.went_on],
     ]
     if found.as_undisturbed is not None:
         same = "as" if found.as_undisturbed else "NOT AS"

@@ -212,8 +212,7 @@ def _notes(report: StreamReport) -> Iterator[str]:
             )
     if report.encrypted_vcpus:
         yield f"registers of {report.encrypted_vcpus:,} vCPUs are encrypted"
-    if report.flushes:
-        yield "multifd: the pages went over connections of their own, and are not in this file"
+    yield from _elsewhere(report)
     if report.twice_in_a_call_pages:
         yield (
             f"{report.twice_in_a_call_pages:,} times a page came again within one call, which no "
@@ -223,3 +222,16 @@ def _notes(report: StreamReport) -> Iterator[str]:
         yield "the capture knows what was private when it was made: a page may have flipped since"
         if unknown := report.against.unknown_blocks:
             yield f"not in the capture: {', '.join(unknown)}"
+
+
+def _elsewhere(report: StreamReport) -> Iterator[str]:
+    """What a migration has, and this file has not."""
+    if report.rounds_total == len(report.rounds) and not report.rounds[-1].stopped:
+        yield "no round with the guest stopped: a background snapshot, of RAM as it was at first"
+    if report.flushes:
+        yield "multifd: the pages went over connections of their own, and are not in this file"
+    elif never := sum(it.npages - it.sent_pages for it in report.blocks):
+        yield (
+            f"{never:,} pages were never sent: multifd has connections of its own for them; what "
+            "is shared (x-ignore-shared), unplugged, or hinted as free stays where it is"
+        )

@@ -17,9 +17,16 @@ MAX_RAM_BYTES = 16 << 40
 
 
 def read_table(
-    window: Window, total_bytes: int, page_bytes: int, extra_bytes: int
+    window: Window, total_bytes: int, page_bytes: int, extra_bytes: int, host_page_sizes: int = 0
 ) -> tuple[Block, ...]:
     """Name and size of each RAMBlock, until they come to the total.
+
+    Args:
+        window: the stream, behind the table's header.
+        total_bytes: of all RAMBlocks.
+        page_bytes: bytes in a page.
+        extra_bytes: of each row, beside name and size.
+        host_page_sizes: those that RAM is made of, added up, if postcopy may follow; 0: it may not.
 
     Raises:
         StreamError: sizes that are none or too many, names that are none or not unique.
@@ -31,6 +38,7 @@ def read_table(
     left, first = total_bytes, 0
     while left:
         block = _row(window, left, page_bytes, first)
+        _skip_page_size(window, host_page_sizes)
         window.skip(extra_bytes, "a row of the block table")
         names.add(block.name)
         blocks.append(block)
@@ -55,3 +63,13 @@ def _row(window: Window, left: int, page_bytes: int, first: int) -> Block:
         text = f"expected 1 to {left:#x} bytes in pages of {page_bytes}, got {size:#x}"
         raise window.error(f"RAMBlock {name}: {text}", at)
     return Block(name, size // page_bytes, first)
+
+
+def _skip_page_size(window: Window, host_page_sizes: int) -> None:
+    """Where postcopy may follow, RAMBlocks of huge pages tell how large these are.
+
+    What stands there otherwise begins with the length of a name, or is less than a page.
+    """
+    (size,) = window.peek(">Q") or (0,)
+    if size & host_page_sizes and not size & (size - 1):
+        window.skip(8, "the size of a RAMBlock's pages")

@@ -53,7 +53,8 @@ def read_configuration(window: Window) -> Configuration:
     while window.peek("B") == (int(Section.SUBSECTION),):
         found = _subsection(window, found)
     if "mapped-ram" in found.capabilities:
-        raise window.error("pages lie at fixed places of a file (mapped-ram): there is no stream")
+        text = "pages lie at fixed places of the file, and are no stream"
+        raise window.error(f"{text}: migrate without the capability mapped-ram")
     return found
 
 

@@ -1,19 +1,16 @@
 """How often QEMU's cursor went over RAM.
 
 It goes from page to page in the order of the block table, after a sync on from where it was, and
-from the end to the beginning (QEMU 7.2, migration/ram.c, ``find_dirty_block``). So a page that
-comes after one that stands behind it begins a new pass. A vendor batch of encrypted pages is sent
-after the pages in the clear between them: the two are told apart, and the one with more passes
-counts.
+from the end to the beginning (QEMU 7.2, migration/ram.c, ``find_dirty_block``). It does so at most
+once in a call: all that lies behind it is clean by then, and only a sync makes pages dirty. So a
+call with a page that lies not behind where the call before it ended has begun a new pass. In what
+order a call's pages come says nothing: threads that compress hand them over as they are ready, and
+a vendor batch of encrypted pages comes after the pages in the clear between them.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-
-import numpy as np
-
-from kvmenc.stream.batch import Kind
 
 if TYPE_CHECKING:
     from kvmenc.memory.words import Pages
@@ -23,27 +20,30 @@ __all__ = ["Passes"]
 
 
 class Passes:
-    """Counts them."""
+    """Counts them.
+
+    Attributes:
+        count: so far, with those of calls that have ended; none before the first page.
+    """
 
     def __init__(self) -> None:
-        self._last = [-1, -1]
-        self._back = [0, 0]
-
-    @property
-    def count(self) -> int:
-        """So far; none before the first page."""
-        return 1 + max(self._back) if max(self._last) >= 0 else 0
+        self.count = 0
+        self._cursor = self._ahead = self._behind = -1
 
     def add(self, batch: Batch) -> None:
-        """Pages are sent."""
-        encrypted = batch.kinds == Kind.ENCRYPTED
-        for which, of_road in enumerate((~encrypted, encrypted)):
-            if of_road.all():
-                self._add(which, batch.ordinals)
-            elif of_road.any():
-                self._add(which, batch.ordinals[of_road])
+        """Pages are sent, in one call."""
+        pages: Pages = batch.ordinals
+        behind = pages[pages <= self._cursor]
+        if behind.size < pages.size:
+            self._ahead = max(self._ahead, int(pages.max()))
+        if behind.size:
+            self._behind = max(self._behind, int(behind.max()))
 
-    def _add(self, which: int, ordinals: Pages) -> None:
-        back = int(np.count_nonzero(ordinals[1:] <= ordinals[:-1]))
-        self._back[which] += back + int(ordinals[0] <= self._last[which])
-        self._last[which] = int(ordinals[-1])
+    def end_call(self) -> None:
+        """The call is over."""
+        last = max(self._ahead, self._behind)
+        if last < 0:
+            return
+        self.count += 1 if self._behind >= 0 or not self.count else 0
+        self._cursor = self._behind if self._behind >= 0 else last
+        self._ahead = self._behind = -1

@@ -16,6 +16,7 @@ from kvmenc.stream.configuration import Configuration, read_configuration
 from kvmenc.stream.description import find_description
 from kvmenc.stream.events import Call, CallEnd, Device, End
 from kvmenc.stream.records import Records
+from kvmenc.stream.saved import skip_saved_header
 from kvmenc.stream.window import CAPACITY_BYTES, Window
 from kvmenc.stream.wire import (
     FILE_MAGIC,
@@ -39,7 +40,12 @@ __all__ = ["StreamReader"]
 #: QEMU 10.0, savevm.c, enum qemu_vm_cmd: all that say how long they are. PACKAGED (7) has a stream
 #: of its own behind it, and after ENABLE_COLO (8) another protocol begins.
 _COMMANDS = {1, 2, 3, 4, 5, 6, 9, 10, 11}
+#: Postcopy may follow: the sizes of the host's pages, added up, and that of a page (7.2, savevm.c,
+#: ``qemu_savevm_send_postcopy_advise``).
+_ADVISE, _ADVISE_BYTES = 3, 16
 _BEGINS = {Section.START, Section.FULL}
+#: Sections before RAM's end that a capability of migration brings.
+_CAPABILITIES = {"dirty-bitmap": "dirty-bitmaps", "block": "block"}
 
 
 class _Header(NamedTuple):
@@ -121,7 +127,7 @@ class StreamReader:
     def _events(self) -> Iterator[Event]:
         while True:
             at = self._window.offset
-            section = self._window.u8("a section's type")
+            section = self._section()
             if section == Section.EOF:
                 yield self._end()
                 return
@@ -141,14 +147,27 @@ class StreamReader:
             else:
                 raise self._unreadable(header, at)
 
+    def _section(self) -> int:
+        window = self._window
+        if not window.ensure(1):
+            text = "the file ends where a section is to begin: the migration failed, was cancelled"
+            raise window.error(f"{text}, or goes on")
+        return window.u8("a section's type")
+
     def _check_magic(self) -> None:
         window = self._window
+        if not window.ensure(1):
+            raise window.error("it is empty: the migration has failed, or not begun")
+        skip_saved_header(window)
+        at = window.offset
         magic, version = window.u32("the magic number"), window.u32("the version")
         if magic != FILE_MAGIC:
             what = begins_as(magic.to_bytes(4, "big"))
-            raise window.error(f"expected a migration stream, QEVM, got {magic:#010x}: {what}", 0)
+            raise window.error(f"expected a migration stream, QEVM, got {magic:#010x}: {what}", at)
         if version != FILE_VERSION:
-            raise window.error(f"expected version {FILE_VERSION} of the stream, got {version}", 4)
+            raise window.error(
+                f"expected version {FILE_VERSION} of the stream, got {version}", at + 4
+            )
 
     def _header(self, section: Section) -> _Header:
         window, at = self._window, self._window.offset - 1
@@ -201,17 +220,27 @@ class StreamReader:
         command, size = window.u16("a command"), window.u16("a command's length")
         if command not in _COMMANDS:
             raise window.error(f"command {command} is of postcopy or COLO, which is not read", at)
+        if (command, size) == (_ADVISE, _ADVISE_BYTES):
+            self._records.host_page_sizes = window.u64("the host's page sizes")
+            size -= 8
         window.skip(size, "a command")
 
     def _unreadable(self, header: _Header, at: int) -> Exception:
-        return self._window.error(
-            f"section {header.name!r} stands before the end of RAM and does not tell its length", at
-        )
+        text = f"section {header.name!r} stands before the end of RAM and does not tell its length"
+        if capability := _CAPABILITIES.get(header.name):
+            todo = f"migrate without the capability {capability}"
+        elif self._size is None:
+            todo = "save the stream to a file, whose end may tell it"
+        elif not self._description_bytes:
+            todo = "the stream's end, which may tell it, is not there"
+        else:
+            todo = "nor does the stream's end; migrate without what it belongs to"
+        return self._window.error(f"{text}: {todo}", at)
 
     def _end(self) -> End:
-        """After the stream's last section."""
+        """After the stream's last section; a background snapshot has none of RAM's end."""
         window, at = self._window, self._window.offset
-        if not self._ram_over:
+        if not self._ram_over and (self._devices or not self._description_bytes or not self.blocks):
             raise window.error("the stream ends, and RAM has not ended")
         if self._description_bytes:
             section, size = window.u8("a description"), window.u32("a description")

@@ -48,12 +48,14 @@ class Records:
     Attributes:
         blocks: the RAMBlocks; none before their table.
         dialects: of the encrypted records.
+        host_page_sizes: as :func:`read_table` takes them.
     """
 
     def __init__(
         self, window: Window, page_bytes: int, dialect: Dialect | None, extra_bytes: int
     ) -> None:
         self.blocks: tuple[Block, ...] = ()
+        self.host_page_sizes = 0
         self.dialects = Dialects(window, page_bytes, dialect)
         self._window, self._page_bytes, self._extra_bytes = window, page_bytes, extra_bytes
         self._mask, self._shift = page_bytes - 1, page_bytes.bit_length() - 1
@@ -281,7 +283,8 @@ class Records:
     def _table(self, total_bytes: int) -> BlockTable:
         if self.blocks:
             raise self._window.error("a second table of RAMBlocks")
-        self.blocks = read_table(self._window, total_bytes, self._page_bytes, self._extra_bytes)
+        widths = self._page_bytes, self._extra_bytes, self.host_page_sizes
+        self.blocks = read_table(self._window, total_bytes, *widths)
         self._shapes = Shapes(self._page_bytes, [it.name.encode() for it in self.blocks])
         for flag, size in self._sizes.items():
             self._learn(flag, _KINDS[flag], size)

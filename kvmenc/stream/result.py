@@ -57,7 +57,8 @@ class BytesByKind(Struct, frozen=True):
         session: bytes of it in the first encrypted page.
         private_state: bytes of bitmaps or lists of what is private.
         cpu_states: bytes of encrypted registers.
-        framing: bytes of what holds the sections and calls together, and the block table.
+        framing: bytes of what holds the sections and calls together, the block table, and what
+            libvirt puts before a stream.
         devices: bytes of their sections.
         description: bytes of what the stream says of them at its end.
         unread: bytes behind what can be read; null: the file does not tell its size.

@@ -32,6 +32,8 @@ __all__ = ["MOST_ROUNDS", "Marks", "Rounds", "counts_of"]
 
 #: A migration that does not converge makes tens of thousands in an hour.
 MOST_ROUNDS = 10_000
+#: RAMBlocks of these: a few in each, but for one that is hostile.
+_MOST_ROWS = 1 << 18
 _MOST_CALLS = 1 << 24
 _MOST_SENDS = 255
 #: Pages, as a power of two, that are counted or left out at once.
@@ -113,6 +115,7 @@ class Rounds:
         total: how many, those that are not kept too.
         call: number of the call, from 1.
         first_calls: of the rounds.
+        stopped: the last call has begun, with the guest stopped.
     """
 
     def __init__(self, blocks: Sequence[Block], marks: Marks) -> None:
@@ -121,8 +124,8 @@ class Rounds:
         self.pages, self.bytes = (np.zeros(self._shape, np.int64) for _ in range(2))
         self.rounds: list[StreamRound] = []
         self.first_calls: list[int] = []
-        self.call = self.total = 0
-        self._stopped = False
+        self.call = self.total = self._rows = 0
+        self.stopped = False
         self._since = 1
         self._round = _Sum(self._shape)
         self._call = _Sum(self._shape)
@@ -133,7 +136,7 @@ class Rounds:
         self._call = _Sum(self._shape)
         if stopped:
             self._close()
-            self._stopped = True
+            self.stopped = True
 
     def add(self, batch: Batch) -> None:
         """Pages are sent."""
@@ -169,9 +172,11 @@ class Rounds:
 
     def _keep(self) -> None:
         self.total += 1
-        if self.total <= MOST_ROUNDS:
+        if len(self.rounds) == self.total - 1 < MOST_ROUNDS and self._rows < _MOST_ROWS:
+            told = self._round.told(self._blocks, stopped=self.stopped)
+            self._rows += len(told.blocks)
             self.first_calls.append(self._since)
-            self.rounds.append(self._round.told(self._blocks, stopped=self._stopped))
+            self.rounds.append(told)
         self._round = _Sum(self._shape)
 
 

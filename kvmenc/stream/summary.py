@@ -152,6 +152,7 @@ class _Summary:
             self._rounds.begin_call(stopped=event.section == Section.END)
         elif isinstance(event, CallEnd) and self._rounds.call:
             self._rounds.end_call()
+            self._passes.end_call()
 
     def _table(self, table: BlockTable) -> None:
         self._marks = Marks(sum(it.npages for it in table.blocks))
@@ -195,7 +196,7 @@ class _Summary:
             blocks=self._blocks(histograms),
             pages=_by_kind(rounds.pages.sum(axis=0)),
             bytes=self._all_bytes(),
-            passes=self._passes.count,
+            passes=self._passes.count if rounds.stopped else min(1, rounds.call),
             rounds=rounds.rounds,
             rounds_total=rounds.total,
             calls=rounds.call,

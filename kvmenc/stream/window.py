@@ -134,7 +134,8 @@ class Window:
         """The next bytes. StreamError: there are not so many."""
         if not self.ensure(size):
             left = self.end - self.pos
-            raise self.error(f"expected {size} bytes of {what}, and the file ends after {left}")
+            text = f"expected {size} bytes of {what}, and the file ends after {left}"
+            raise self.error(f"{text}: it is cut short")
         self.pos += size
         return bytes(self.data[self.pos - size : self.pos])
 
@@ -144,7 +145,8 @@ class Window:
             size -= self.end - self.pos
             self.pos = self.end
             if not self.fill():
-                raise self.error(f"expected {size} more bytes of {what}, and the file ends")
+                text = f"expected {size} more bytes of {what}, and the file ends"
+                raise self.error(f"{text}: it is cut short")
         self.pos += size
 
     def u8(self, what: str) -> int:

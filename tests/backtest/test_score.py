@@ -60,6 +60,14 @@ def test_a_run_given_up_is_predicted_until_then(tmp_path: Path) -> None:
     assert fields["normal"] == pytest.approx(1e6 * 60 / 4104, rel=0.01)
 
 
+def test_a_run_that_ended_before_it_sent_a_page_is_scored(tmp_path: Path) -> None:
+    """As a rehearsal whose line was cut at once."""
+    figures = {"status": "active", "total-time": 12, "setup-time": 12, "ram": {"normal": 0}}
+    [score] = backtest_of(tmp_path, run_file(query_migrate=figures)).runs
+    assert score.converges == dict.fromkeys(PREDICTORS, False)
+    assert {it.field for it in score.fields} == {"normal"}
+
+
 def test_what_comes_after_the_second_sync_is_compared(tmp_path: Path) -> None:
     [score] = backtest_of(tmp_path, run_file(bulk_ms=5500)).runs
     fields = {it.field: it for it in score.fields}

@@ -66,6 +66,7 @@ def test_what_it_prints_as_json_is_a_migration_for_backtest(tmp_path: Path) -> N
         (("--scenario", "none"), 4, "none: it cannot be read"),
         (("--vcpus", "2"), 2, "--vcpus: it goes with --scenario"),
         (("--scenario", "in-place", "--private", "10%"), 2, "--private: a scenario's guest"),
+        (("--scenario", "in-place", "--private", "0%"), 2, "--private: a scenario's guest"),
         (("--backend", "local"), 2, "--memory: it goes with --backend fake"),
         (("--stream", "/nowhere/x"), 4, "no folder"),
     ],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -43,6 +45,14 @@ def test_into_a_pipe_it_is_plain_and_80_columns_wide(stream: Path) -> None:
     assert "Page at offset 0x5a000 of pc.ram, sent 2 times" in run.stdout
     assert "Page at offset 0x0 of b, sent 0 times" in run.stdout
     assert "Rounds: at least 3, in 3 calls" in run.stdout
+    assert "47 pages were never sent" in run.stdout
+
+
+def test_stdin_is_read(stream: Path) -> None:
+    command = [sys.executable, "-m", "kvmenc", "stream", "-", "--json"]
+    with stream.open("rb") as file:
+        run = subprocess.run(command, stdin=file, capture_output=True, check=True)
+    assert json.loads(run.stdout)["bytes_total"] == stream.stat().st_size
 
 
 def test_json_adds_up(stream: Path) -> None:

@@ -46,6 +46,17 @@ MEMORY = 4 << 20
 FAST = Parameters(private_rate_pps=20_000.0)
 
 
+class Halting:
+    """A guest that writes all its pages once, and halts."""
+
+    about = "halts"
+
+    def script(self, _vm: int, _vcpu: int, writable: WritableGfns) -> Iterator[Step]:
+        memory = list(writable().values())
+        yield from placed([WritePages(range(sum(map(len, memory))), 7)], memory)
+        yield PortOut(UP_PORT, 0)
+
+
 class Rewriting:
     """A guest without chance: the same pages, each millisecond."""
 
@@ -126,6 +137,17 @@ def test_after_a_fault_the_source_runs_and_is_whole(kind: FaultKind, when: str) 
         "cancel": "cancelled",
     }
     assert named[kind] in str(result.fault.error)
+
+
+@pytest.mark.parametrize("threads", [False, True])
+def test_a_guest_that_had_halted_is_whole_after_a_fault(threads: bool) -> None:
+    layout = guest_layout(MEMORY)
+    with fake_source(Halting(), layout, threads=threads) as source:
+        wanted = Wanted(parameters=FAST, fault=parse_fault("cancel@1"))
+        result = rehearse(source, wanted, near_target).result
+    assert (result.verdict, result.runs_at) == ("whole", "source")
+    assert result.survival is not None
+    assert (result.survival.unchanged, result.survival.went_on) == (True, None)
 
 
 def test_a_far_destination_that_refuses_ends_the_migration() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from tests.stream.raw import BLOCKS, PAGE, Record
@@ -112,15 +111,13 @@ def sendings_of(calls: list[list[Record]], npages: int) -> dict[int, int]:
     return {**times, **({0: npages - len(sends)} if npages > len(sends) else {})}
 
 
-def passes_of(records: list[Record]) -> int:
-    """How often the cursor began anew: of encrypted pages, or of the others, whichever is more."""
+def passes_of(calls: list[list[Record]]) -> int:
+    """How often the cursor began anew: a call goes on from where it stood, and round once."""
     places = list(BLOCKS)
-    passes = []
-    for encrypted in (False, True):
-        pages = [
-            (places.index(it.block), it.page)
-            for it in records
-            if (it.kind == "encrypted") == encrypted
-        ]
-        passes.append(bool(pages) + sum(b <= a for a, b in pairwise(pages)))
-    return max(passes)
+    passes, cursor = 0, (-1, -1)
+    for records in calls:
+        pages = sorted((places.index(it.block), it.page) for it in records)
+        order = [it for it in pages if it > cursor] + [it for it in pages if it <= cursor]
+        passes += bool(order) and (not passes or order[-1] <= cursor)
+        cursor = order[-1] if order else cursor
+    return passes

@@ -10,12 +10,13 @@ import resource
 import struct
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 
 from kvmenc.errors import StreamError
-from kvmenc.stream import StreamReader
+from kvmenc.stream import StreamReader, summarize
 from tests.stream.fuzz import WHOLE, ZERO, Fuzz, described, kind_of
 from tests.stream.raw import BLOCKS, PAGE, Ram, call, counted, eos, head
 from tests.stream.reading import opened, summary
@@ -52,6 +53,11 @@ def test_no_input_does_anything_but_be_read_or_refused(tmp_path: Path) -> None:
 BROKEN = {
     "not-a-stream": (b"\x1f\x8b" + WHOLE, "at offset 0x0: expected a migration stream, QEVM"),
     "version": (WHOLE.replace(b"\0\0\0\3\7", b"\0\0\0\4\7", 1), "expected version 3"),
+    "empty": (b"", "the migration has failed, or not begun"),
+    "cancelled": (
+        head() + call(ZERO),
+        "where a section is to begin: the migration failed, was can",
+    ),
     "machine": (b"QEVM\0\0\0\3\7\xff\xff\xff\xff", "a machine type of at most 255 bytes"),
     "section": (head() + b"\x66", "expected a section, got a byte 0x66"),
     "unknown-flags": (head() + call(struct.pack(">Q", 0x802) + counted("b") + b"\0"), "0x802"),
@@ -67,10 +73,13 @@ BROKEN = {
     "xbzrle-size": (head() + call(struct.pack(">Q", 0x40) + b"\1b\1\x10\1"), "at most 4096"),
     "compressed": (head() + call(struct.pack(">Q", 0x100) + b"\1b\0\0\x20\0"), "at most 4110"),
     "cut-off": (WHOLE[:-16], "the file ends"),
-    "never-ends": (head() + call(ZERO), "the file ends"),
     "ends-early": (head() + call(ZERO) + b"\0", "RAM has not ended"),
     "footer": (head() + b"\2\0\0\0\2" + eos()[:-1] + b"\3", r"expected section number 2"),
     "other-section": (head() + b"\1\0\0\0\3\4vfio" + b"\0" * 8, "'vfio' stands before"),
+    "dirty-bitmaps": (
+        head() + b"\1\0\0\0\3\x0cdirty-bitmap" + b"\0" * 8,
+        "migrate without the capability dirty-bitmaps",
+    ),
     "table-total": (head({"a": 1 << 40}), "bytes of RAM"),
     "table-twice": (head({"a": 1}) + call(struct.pack(">Q", 0x1004)), "a second table"),
     "blob": (
@@ -94,6 +103,21 @@ def test_a_device_is_as_long_as_it_is_described() -> None:
     assert (report.why_unread, report.bytes_total) == ("", len(described()))
     (cpu,) = report.devices
     assert (cpu.name, cpu.bytes) == ("cpu", 5 + 4 + 8 + 4 + 12 + 5)
+
+
+def test_a_background_snapshot_has_no_end_of_ram(tmp_path: Path) -> None:
+    data = described().replace(call(ZERO, last=True), call(ZERO), 1)
+    report = summary(data)
+    assert (report.why_unread, report.bytes_total) == ("", len(data))
+    assert ([it.stopped for it in report.rounds], report.passes) == ([False], 1)
+    with pytest.raises(StreamError, match="the stream's end, which may tell it, is not there"):
+        summary(data[:-1])
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with ThreadPoolExecutor(1) as other:
+        other.submit(fifo.write_bytes, data)
+        with pytest.raises(StreamError, match="save the stream to a file"):
+            summarize(fifo)
 
 
 @pytest.mark.parametrize(("size", "times"), [(-1, 2), (2**41, 1), (2, -1), (2**40, 2**40)])
@@ -147,6 +171,16 @@ def test_a_huge_guest_takes_no_memory_for_pages_that_are_not_sent() -> None:
     report = summary(head(blocks) + call(zero, last=True) + b"\0")
     assert [(it.times, it.pages) for it in report.sendings] == [(0, (1 << 31) - 1), (1, 1)]
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10
+
+
+def test_rounds_of_many_ramblocks_are_counted_and_not_all_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("kvmenc.stream.rounds._MOST_ROWS", 3)
+    pair = ZERO + struct.pack(">Q", 0x02) + counted("pc.ram") + b"\0"
+    report = summary(head() + call(pair) * 5 + call(b"", last=True) + b"\0")
+    assert (len(report.rounds), report.rounds_total, report.pages.zero) == (2, 6, 10)
+    assert all(len(it.blocks) == 2 for it in report.rounds)
 
 
 def test_many_empty_calls_are_quick() -> None:

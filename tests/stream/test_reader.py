@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import io
+import struct
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvmenc.errors import InputError
+from kvmenc.errors import InputError, StreamError
 from kvmenc.memory.words import from_pages
 from kvmenc.stream import PrivateRange, SessionData, StreamReader, StreamWriter, rebuild
 from kvmenc.stream.events import PrivateBitmaps, Session
 from tests.stream.oracle import Parser, passes_of, rounds_of, sendings_of
-from tests.stream.raw import BLOCKS, PAGE, PDH, SESSION, Made, Ram, call, head, streams
+from tests.stream.raw import BLOCKS, PAGE, PDH, SESSION, Made, Ram, call, counted, head, streams
 from tests.stream.reading import calls_of, opened, summary
 
 DATA = settings(max_examples=60)
@@ -89,7 +90,7 @@ def test_rounds_sendings_and_bytes_are_those_of_the_oracle(
     assert sizes.session + sum(
         (sizes.zero, sizes.normal, sizes.xbzrle, sizes.compressed, sizes.encrypted)
     ) == sum(it.size for it in records)
-    assert report.passes == passes_of(records)
+    assert report.passes == passes_of(calls)
     assert report.pages.encrypted == sum(it.kind == "encrypted" for it in records)
     assert report.bytes_total == len(data)
     assert sum(len(it.blocks) > 0 for it in report.rounds) <= len(rounds)
@@ -174,3 +175,18 @@ def test_the_writer_refuses_what_no_stream_can_hold() -> None:
     for blocks in ([], [("b", 1), ("b", 1)], [("", 1)], [("b" * 256, 1)], [("b", 0)]):
         with pytest.raises(InputError):
             StreamWriter(io.BytesIO(), blocks)
+
+
+@pytest.mark.parametrize("huge", [{"pc.ram", "vga.vram"}, {"b"}, set(BLOCKS)])
+def test_where_postcopy_may_follow_huge_pages_are_in_the_table(huge: set[str]) -> None:
+    """Of 2 MiB, as in streams of QEMU 7.2 and 10.0 with memory-backend-memfd,hugetlb=on."""
+    data, advise = head(), struct.pack(">BHHQQ", 8, 3, 16, 1 << 21 | PAGE, PAGE)
+    for name in huge:
+        row = counted(name) + struct.pack(">Q", BLOCKS[name] * PAGE)
+        data = data.replace(row, row + struct.pack(">Q", 1 << 21))
+    start = data.index(b"\1\0\0\0\2\3ram")
+    data += call(b"", last=True) + b"\0"
+    report = summary(data[:start] + advise + data[start:])
+    assert {it.name: it.npages for it in report.blocks} == BLOCKS
+    with pytest.raises(StreamError):
+        summary(data)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 import pytest
+from qemu.qmp import QMPError
 
 from kvmenc.plan import Parameters
 from kvmenc.plan.result import QueryMigrate
@@ -100,3 +101,20 @@ def test_a_saved_stream_is_read_to_its_last_byte(
         assert report.passes > 1
         run = kvmenc("stream", str(stream), "--json")
         assert json.loads(run.stdout)["pages"] == msgspec.to_builtins(report.pages)
+
+
+def test_a_background_snapshot_is_read_to_its_last_byte(tmp_path: Path) -> None:
+    """It has no end of RAM, and pages that are about to be written come first."""
+    stream = tmp_path / "guest.stream"
+    with Machine(tmp_path / "vm", BUSY) as qemu:
+        state = {"capability": "background-snapshot", "state": True}
+        try:
+            qemu.command("migrate-set-capabilities", capabilities=[state])
+        except QMPError as error:
+            pytest.skip(f"no background snapshots here: {error}")
+        qemu.save(stream, CAPPED)
+        real = msgspec.convert(qemu.command("query-migrate"), QueryMigrate)
+    report = summarize(stream)
+    assert (report.why_unread, report.bytes_total) == ("", stream.stat().st_size)
+    assert (report.pages.normal, report.pages.zero) == (real.ram.normal, real.ram.duplicate)
+    assert ([it.stopped for it in report.rounds], report.passes) == ([False], 1)
