@@ -75,9 +75,9 @@ def check_writable(path: Path) -> None:
         part.unlink()
 
 
-def names_stdout(path: Path) -> bool:
-    """Whether what is written to ``path`` comes out with what this process prints."""
-    return _descriptor_called(path) == _STDOUT
+def names_stdout(*paths: Path | None) -> bool:
+    """Whether what is written to one of these comes out with what this process prints."""
+    return any(_descriptor_called(it) == _STDOUT for it in paths if it)
 
 
 def _descriptor_called(path: Path) -> int | None:

@@ -31,7 +31,6 @@ __all__ = [
     "OUTPUT",
     "PAGE_RATE",
     "TIME",
-    "FileName",
     "Percent",
     "Seconds",
     "Unit",
@@ -108,7 +107,7 @@ class Seconds(click.FloatRange):
         return float(super().convert(seconds, param, ctx))
 
 
-class FileName(click.Path):
+class _FileName(click.Path):
     """A file to read or to write; whether that can be done is for others to say.
 
     Args:
@@ -129,8 +128,8 @@ class FileName(click.Path):
         return Path(self._dash if value == "-" else str(value))
 
 
-INPUT = FileName("/dev/stdin")
-OUTPUT = FileName("/dev/stdout")
+INPUT = _FileName("/dev/stdin")
+OUTPUT = _FileName("/dev/stdout")
 
 
 def _is_number(text: str) -> bool:
@@ -227,8 +226,9 @@ def console(*written: Path | None, stderr: bool = False) -> Console:
     from kvmenc.atomic import names_stdout  # noqa: PLC0415
     from kvmenc.report.terminal import Terminal  # noqa: PLC0415 - rich is slow to import
 
-    stderr = stderr or any(map(names_stdout, filter(None, written)))
-    return Terminal(stderr=stderr, markup=False, highlight=False, emoji=False)
+    return Terminal(
+        stderr=stderr or names_stdout(*written), markup=False, highlight=False, emoji=False
+    )
 
 
 def check_outputs(*outputs: Path | None, inputs: Iterable[Path | None] = ()) -> None:
@@ -245,9 +245,9 @@ def check_outputs(*outputs: Path | None, inputs: Iterable[Path | None] = ()) -> 
     from kvmenc.atomic import check_writable, names_stdout  # noqa: PLC0415 - only some write files
 
     chosen = click.get_current_context().params
-    for name in (it for it in ("json", "csv") if chosen.get(f"as_{it}")):
-        if any(map(names_stdout, filter(None, outputs))):
-            raise click.UsageError(f"--{name} goes to stdout, where a file goes already")
+    printed = next((it for it in ("json", "csv") if chosen.get(f"as_{it}")), None)
+    if printed and names_stdout(*outputs):
+        raise click.UsageError(f"--{printed} goes to stdout, where a file goes already")
     taken = {os.path.realpath(it) for it in inputs if it}
     for output in filter(None, outputs):
         with _unwritable(output):

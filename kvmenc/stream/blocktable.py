@@ -17,7 +17,7 @@ MAX_RAM_BYTES = 16 << 40
 
 
 def read_table(
-    window: Window, total_bytes: int, page_bytes: int, extra_bytes: int, host_page_sizes: int = 0
+    window: Window, total_bytes: int, page_bytes: int, extra_bytes: int, host_page_sizes: int
 ) -> tuple[Block, ...]:
     """Name and size of each RAMBlock, until they come to the total.
 

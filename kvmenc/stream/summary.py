@@ -196,6 +196,7 @@ class _Summary:
             blocks=self._blocks(histograms),
             pages=_by_kind(rounds.pages.sum(axis=0)),
             bytes=self._all_bytes(),
+            # A background snapshot goes over RAM once, with pages between that the guest writes.
             passes=self._passes.count if rounds.stopped else min(1, rounds.call),
             rounds=rounds.rounds,
             rounds_total=rounds.total,

@@ -134,8 +134,7 @@ class Window:
         """The next bytes. StreamError: there are not so many."""
         if not self.ensure(size):
             left = self.end - self.pos
-            text = f"expected {size} bytes of {what}, and the file ends after {left}"
-            raise self.error(f"{text}: it is cut short")
+            raise self._cut_short(f"{size} bytes of {what}, and the file ends after {left}")
         self.pos += size
         return bytes(self.data[self.pos - size : self.pos])
 
@@ -145,8 +144,7 @@ class Window:
             size -= self.end - self.pos
             self.pos = self.end
             if not self.fill():
-                text = f"expected {size} more bytes of {what}, and the file ends"
-                raise self.error(f"{text}: it is cut short")
+                raise self._cut_short(f"{size} more bytes of {what}, and the file ends")
         self.pos += size
 
     def u8(self, what: str) -> int:
@@ -183,6 +181,9 @@ class Window:
             raise self.error(f"expected {what} of 1 to {BLOB_MAX_BYTES} bytes, got {size}")
         self.skip(size, what)
         return size
+
+    def _cut_short(self, missing: str) -> StreamError:
+        return self.error(f"expected {missing}: it is cut short")
 
     def error(self, text: str, offset: int | None = None) -> StreamError:
         """The stream is wrong here, or at an offset in the file."""

@@ -22,6 +22,8 @@ LAUNCH_MEASURE, LAUNCH_FINISH, SEND_START, SEND_UPDATE, SEND_UPDATE_VMSA = 6, 7,
 SEND_FINISH, RECEIVE_START, RECEIVE_UPDATE, RECEIVE_UPDATE_VMSA = 11, 12, 13, 14
 RECEIVE_FINISH, STATUS, DBG_DECRYPT, SEND_CANCEL, INIT2, BATCH = 15, 16, 17, 21, 22, 24
 
+#: struct kvm_sev_send_update_data: header, guest memory, contents; of each address and length.
+PACKET = struct.Struct("<QI4xQI4xQI4x")
 HDR, SESSION = 52, 128
 UNINIT, LAUNCHING, SECRET, RUNNING, SENDING, RECEIVING, SENT = range(7)
 
@@ -158,9 +160,7 @@ def packet(address: int, room: tuple[Buffer, Buffer], **odd: int) -> Buffer:
         "trans_uaddr": trans.address,
         "trans_len": trans.size,
     } | odd
-    hdr_at, hdr_len, guest_at, guest_len, trans_at, trans_len = fields.values()
-    packed = (hdr_at, hdr_len, 0, guest_at, guest_len, 0, trans_at, trans_len, 0)
-    return Buffer(struct.pack("<QIIQIIQII", *packed))
+    return Buffer(PACKET.pack(*fields.values()))
 
 
 def pages(npages: int, seed: int = 1) -> Iterator[bytes]:

@@ -252,10 +252,10 @@ def test_either_length_being_0_asks_for_both(hdr_len: int, trans_len: int) -> No
     """The header's is told; of the contents' the firmware's struct says: in, not out."""
     with Machine() as machine:
         source, _target = session(machine)
-        data = Buffer(struct.pack("<QIIQIIQII", 0, hdr_len, 0, 0, 0, 0, 0, trans_len, 0))
+        data = Buffer(sevraw.PACKET.pack(0, hdr_len, 0, 0, 0, trans_len))
         assert source.issue(sevraw.SEND_UPDATE, data) == INVALID_LEN
-        fields = struct.unpack("<QIIQIIQII", data.bytes)
-        assert (fields[1], fields[7]) == (HDR, 0)
+        fields = sevraw.PACKET.unpack(data.bytes)
+        assert (fields[1], fields[5]) == (HDR, 0)
         assert source.state() == sevraw.SENDING
 
 

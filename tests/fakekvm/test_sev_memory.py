@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fakekvm import host_named
 from tests.fakekvm import sevraw
 from tests.fakekvm.raw import PAGE, Buffer
-from tests.fakekvm.sevraw import HDR, OK, Machine, SevGuest, Wire, filled, session
+from tests.fakekvm.sevraw import HDR, OK, PACKET, Machine, SevGuest, Wire, filled, session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,8 +69,8 @@ class Rows:
     def at(self, struct_row: int, row: int, guest_at: int, size: int) -> int:
         """The struct of a row, filled in."""
         hdr_at, trans_at = self.hdrs.address + row * HDR, self.contents.address + row * PAGE
-        fields = hdr_at, HDR, 0, guest_at, size, 0, trans_at, PAGE, 0
-        self.args.put(48 * struct_row, struct.pack("<QIIQIIQII", *fields))
+        fields = hdr_at, HDR, guest_at, size, trans_at, PAGE
+        self.args.put(48 * struct_row, PACKET.pack(*fields))
         return self.args.address + 48 * struct_row
 
     def wire(self, row: int) -> Wire:

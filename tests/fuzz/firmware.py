@@ -47,9 +47,7 @@ class Fields(NamedTuple):
     trans_len: int
 
     def packed(self) -> bytes:
-        it = self
-        fields = (it.hdr_uaddr, it.hdr_len, 0, it.guest_uaddr, it.guest_len, 0)
-        return struct.pack("<QIIQIIQII", *fields, it.trans_uaddr, it.trans_len, 0)
+        return sevraw.PACKET.pack(*self)
 
     def spoilt(self, rng: random.Random, arena: Arena) -> Fields:
         """Some of the fields are others."""

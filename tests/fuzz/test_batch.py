@@ -12,7 +12,7 @@ import pytest
 from fakekvm import host_named, sevbatch
 from tests.fakekvm import sevraw
 from tests.fakekvm.raw import PAGE
-from tests.fakekvm.sevraw import BAD_MEASUREMENT, HDR, OK, Machine
+from tests.fakekvm.sevraw import BAD_MEASUREMENT, HDR, OK, PACKET, Machine
 from tests.fuzz.arena import Arena
 from tests.fuzz.firmware import (
     GUEST,
@@ -82,10 +82,10 @@ class Lists:
             packed = self.arena.at(data, 48)
             if packed is None:
                 return None
-            hdr, hdr_len, _, guest, size, _, trans, room, _ = struct.unpack("<QIIQIIQII", packed)
-            packets.append(Fields(hdr, hdr_len, guest, size, trans, room))
-            odd = refusal(packets[-1], self.arena, sending=sending)
-            if max(hdr_len, room) > 1 << 22 or (odd and odd[0] != "EIO"):
+            packet = Fields(*PACKET.unpack(packed))
+            packets.append(packet)
+            odd = refusal(packet, self.arena, sending=sending)
+            if max(packet.hdr_len, packet.trans_len) > 1 << 22 or (odd and odd[0] != "EIO"):
                 return None
         return packets
 
